@@ -1,0 +1,1 @@
+//! The contract that every anomaly-detection method implements

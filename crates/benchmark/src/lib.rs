@@ -1,0 +1,1 @@
+//! The matrix engine: profiles, cells, runner and records

@@ -1,0 +1,1 @@
+//! Reads numeric conformance cases and compares computed tensors by their own rules

@@ -1,0 +1,1 @@
+//! Image anomaly datasets: reading, protocols, checking and loading

@@ -1,0 +1,1 @@
+//! The generic tests that every method must pass

@@ -1,0 +1,1 @@
+//! Anomaly-detection metrics on plain slices: exact, and refused where they are undefined

@@ -1,0 +1,1 @@
+//! The k-nearest-neighbour baseline on raw pixels or mean patch tokens

@@ -1,0 +1,1 @@
+//! Pretrained weights from the Hugging Face hub, a directory or memory

@@ -1,0 +1,1 @@
+//! One line per method: names to builders and loaders

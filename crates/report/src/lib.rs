@@ -1,0 +1,1 @@
+//! Tables, curves, histograms, heat maps and one self-contained HTML page

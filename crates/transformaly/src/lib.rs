@@ -1,0 +1,1 @@
+//! Transformaly: two feature spaces are better than one (arXiv 2112.04185)

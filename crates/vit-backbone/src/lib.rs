@@ -1,0 +1,1 @@
+//! Faithful Vision Transformer backbones: tokens, chosen blocks, attention
