@@ -1,0 +1,199 @@
+//! Files to pixels.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageReader};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Mask, Rgb8};
+
+/// How files are read. The default is what Pillow's `open(..).convert("RGB")` gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodeOptions {
+    /// Whether the EXIF orientation is applied. Every reference ignores it, and masks are stored without one.
+    #[serde(default)]
+    pub apply_orientation: bool,
+}
+
+/// An encoded image (PNG, JPEG, BMP, TIFF, WebP; found out from its bytes) as 8-bit RGB.
+///
+/// Grey is copied to three channels, alpha dropped without compositing, a palette looked up, 1-bit samples become 0 and
+/// 255, and 16-bit samples keep their high byte. The last differs from Pillow for grey images, which it clips at 255
+/// (white, as a rule): that is said in a `tracing` event.
+///
+/// # Errors
+/// If the bytes are no such image, are cut short, claim a size that would take more than 512 MiB, or hold floating-point
+/// samples.
+pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb8, Error> {
+    let image = open(bytes, options)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let data = match image {
+        DynamicImage::ImageLuma8(grey) => grey.iter().flat_map(|&v| [v; 3]).collect(),
+        DynamicImage::ImageLumaA8(pixels) => pixels.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
+        DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
+        DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        DynamicImage::ImageLuma16(grey) => {
+            tracing::info!("16-bit grey image: the high byte of each sample is kept (Pillow would clip at 255)");
+            grey.iter().flat_map(|&v| [high(v); 3]).collect()
+        }
+        DynamicImage::ImageLumaA16(pixels) => pixels.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(samples) => samples.iter().map(|&v| high(v)).collect(),
+        DynamicImage::ImageRgba16(pixels) => {
+            pixels.pixels().flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])]).collect()
+        }
+        other => return Err(unsupported(&other)),
+    };
+    Rgb8::new(height, width, data)
+}
+
+/// [`decode`] of a file.
+///
+/// # Errors
+/// As [`decode`], or if the file cannot be read; the message names the path.
+pub fn decode_file(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rgb8, Error> {
+    let path = path.as_ref();
+    decode(&read(path)?, options).map_err(|e| e.at(path))
+}
+
+/// An encoded mask: one sample per pixel, the largest of its colour channels, alpha dropped. 16-bit samples are clipped
+/// at 255, so that what is not zero stays so.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_mask(bytes: &[u8]) -> Result<Mask, Error> {
+    let image = open(bytes, &DecodeOptions::default())?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let clip = |v: u16| v.min(255) as u8;
+    let data = match image {
+        DynamicImage::ImageLuma8(grey) => grey.into_raw(),
+        DynamicImage::ImageLumaA8(pixels) => pixels.pixels().map(|p| p.0[0]).collect(),
+        DynamicImage::ImageRgb8(pixels) => pixels.pixels().map(|p| p.0[0].max(p.0[1]).max(p.0[2])).collect(),
+        DynamicImage::ImageRgba8(pixels) => pixels.pixels().map(|p| p.0[0].max(p.0[1]).max(p.0[2])).collect(),
+        DynamicImage::ImageLuma16(grey) => grey.iter().map(|&v| clip(v)).collect(),
+        DynamicImage::ImageLumaA16(pixels) => pixels.pixels().map(|p| clip(p.0[0])).collect(),
+        DynamicImage::ImageRgb16(pixels) => {
+            pixels.pixels().map(|p| clip(p.0[0].max(p.0[1]).max(p.0[2]))).collect()
+        }
+        DynamicImage::ImageRgba16(pixels) => {
+            pixels.pixels().map(|p| clip(p.0[0].max(p.0[1]).max(p.0[2]))).collect()
+        }
+        other => return Err(unsupported(&other)),
+    };
+    Mask::new(height, width, data)
+}
+
+/// [`decode_mask`] of a file.
+///
+/// # Errors
+/// As [`decode_mask`], or if the file cannot be read; the message names the path.
+pub fn decode_mask_file(path: impl AsRef<Path>) -> Result<Mask, Error> {
+    let path = path.as_ref();
+    decode_mask(&read(path)?).map_err(|e| e.at(path))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn open(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, Error> {
+    let failed = |reason: String| Error::Decode { origin: "image bytes".into(), reason };
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| failed(e.to_string()))?;
+    let mut limits = image::Limits::default();
+    let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
+    // What the header claims is checked before it is allocated.
+    limits.reserve(decoder.total_bytes()).map_err(|e| failed(e.to_string()))?;
+    let orientation =
+        if options.apply_orientation { decoder.orientation().map_err(|e| failed(e.to_string()))? } else {
+            image::metadata::Orientation::NoTransforms
+        };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+fn unsupported(image: &DynamicImage) -> Error {
+    Error::Decode {
+        origin: "image bytes".into(),
+        reason: format!("expected 8-bit or 16-bit integer samples, found {:?}", image.color()),
+    }
+}
+
+fn high(sample: u16) -> u8 {
+    (sample >> 8) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use image::{ImageBuffer, ImageFormat, Luma, Rgb, Rgba};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn alpha_is_dropped_and_sixteen_bits_keep_their_high_byte() {
+        let clear = ImageBuffer::from_pixel(2, 1, Rgba([10u8, 20, 30, 0]));
+        assert_eq!(decode(&png(clear), &DecodeOptions::default()).unwrap().data, [10, 20, 30, 10, 20, 30]);
+        let deep = ImageBuffer::from_pixel(1, 1, Rgb([0x12ff_u16, 0x00ff, 0xff00]));
+        assert_eq!(decode(&png(deep), &DecodeOptions::default()).unwrap().data, [0x12, 0, 0xff]);
+    }
+
+    #[test]
+    fn a_faint_mask_sample_stays_anomalous() {
+        let deep = ImageBuffer::from_fn(3, 1, |x, _| Luma([[0u16, 1, 0x1234][x as usize]]));
+        assert_eq!(decode_mask(&png(deep)).unwrap().data, [0, 1, 255]);
+        let red = ImageBuffer::from_pixel(1, 1, Rgb([128u8, 0, 0]));
+        assert_eq!(decode_mask(&png(red)).unwrap().data, [128]);
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = std::env::temp_dir().join(format!("image-prep-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let broken = folder.join("broken.png");
+        let whole = png(ImageBuffer::from_pixel(40, 40, Rgb([1u8, 2, 3])));
+        std::fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
+        let cut = decode_file(&broken, &DecodeOptions::default()).unwrap_err().to_string();
+        let missing = decode_mask_file(folder.join("none.png")).unwrap_err().to_string();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(cut.contains("broken.png"), "{cut}");
+        assert!(missing.contains("none.png"), "{missing}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode(&bytes, &DecodeOptions { apply_orientation: true });
+            let _ = decode_mask(&bytes);
+        }
+
+        #[test]
+        fn damaged_images_never_panic(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut in any::<prop::sample::Index>(),
+            format in prop::sample::select(vec![
+                ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP,
+            ]),
+        ) {
+            let image = DynamicImage::from(ImageBuffer::from_fn(9, 7, |x, y| Rgb([x as u8 * 20, y as u8 * 30, 7])));
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).unwrap();
+            let mut bytes = bytes.into_inner();
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.index(bytes.len()).max(bytes.len() / 2));
+            let _ = decode(&bytes, &DecodeOptions { apply_orientation: true });
+        }
+    }
+}
