@@ -124,7 +124,7 @@ fn pool(rule: usize, pooled: Pooled, counted: usize, within: usize) -> Pool {
 fn share(distance: f64, allowed: f64) -> f64 {
     if distance == 0.0 {
         0.0
-    } else if distance.is_nan() || allowed <= 0.0 {
+    } else if !distance.is_finite() || allowed.is_nan() || allowed <= 0.0 {
         f64::INFINITY
     } else {
         distance / allowed

@@ -171,14 +171,12 @@ pub fn run_dir(
     allow_missing: bool,
     out: &mut dyn FnMut(&CaseLine),
 ) -> Result<Summary, Error> {
-    each_case(paths, out, |case| match find(case, units) {
-        Some(unit) => run_case(case, unit),
-        None => {
-            let reason = format!("no unit for method `{}`, unit `{}`", case.method, case.unit);
-            let outcome =
-                if allow_missing { Outcome::Skipped(reason) } else { Outcome::Failed(vec![reason]) };
-            (outcome, None)
+    each_case(paths, out, |case| {
+        if let Some(unit) = find(case, units) {
+            return run_case(case, unit);
         }
+        let reason = format!("no unit for method `{}`, unit `{}`", case.method, case.unit);
+        (if allow_missing { Outcome::Skipped(reason) } else { Outcome::Failed(vec![reason]) }, None)
     })
 }
 
@@ -242,4 +240,109 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::HostTensor;
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    use std::collections::HashMap;
+
+    /// A case whose `in.x` is 1 and whose `out.y` is to be 2.
+    fn write(path: &Path, unit: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let rules = r#"[{"tensors": ["*"], "atol": 0.5}]"#;
+        let metadata: HashMap<String, String> = [
+            ("method", "m"),
+            ("unit", unit),
+            ("case", "c"),
+            ("kind", "forward"),
+            ("config", "{}"),
+            ("compare", rules),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+        let (one, two) = (1.0_f32.to_le_bytes(), 2.0_f32.to_le_bytes());
+        let view = |bytes| TensorView::new(Dtype::F32, vec![1], bytes).unwrap();
+        let file = serialize([("in.x", view(&one[..])), ("out.y", view(&two[..]))], Some(metadata)).unwrap();
+        std::fs::write(path, file).unwrap();
+    }
+
+    fn scaled(case: &Case, factor: f32) -> Result<Outputs, UnitError> {
+        let x = case.input("in.x")?.to_f32_vec()?;
+        let y = x.iter().map(|x| factor * x).collect();
+        Ok(Outputs::from([("out.y".to_owned(), HostTensor::f32([1], y))]))
+    }
+
+    fn refuse(case: &Case) -> Result<Outputs, UnitError> {
+        let z = case.input("in.z")?;
+        Ok(Outputs::from([("out.y".to_owned(), z.clone())]))
+    }
+
+    const UNITS: [Unit; 4] = [
+        Unit { method: "m", unit: "right", run: |case| scaled(case, 1.75) },
+        Unit { method: "m", unit: "wrong", run: |case| scaled(case, 3.0) },
+        Unit { method: "m", unit: "refuses", run: refuse },
+        Unit { method: "m", unit: "panics", run: |case| panic!("no {} here", case.unit) },
+    ];
+
+    fn run(path: &Path, allow_missing: bool) -> (Vec<CaseLine>, Summary) {
+        let mut lines = Vec::new();
+        let summary = run_dir(&[path], &UNITS, allow_missing, &mut |line| lines.push(line.clone())).unwrap();
+        (lines, summary)
+    }
+
+    #[test]
+    fn cases_run_in_order_and_failures_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        write(&root.join("b/deep/right.safetensors"), "right");
+        write(&root.join("a/wrong.safetensors"), "wrong");
+        write(&root.join("c/panics.safetensors"), "panics");
+        write(&root.join("c/refuses.safetensors"), "refuses");
+        write(&root.join("d/unknown.safetensors"), "unknown");
+        std::fs::write(root.join("d/broken.safetensors"), b"no tensors").unwrap();
+        std::fs::write(root.join("d/README.md"), b"prose").unwrap();
+        let (lines, summary) = run(root, false);
+        assert_eq!(summary, Summary { passed: 1, failed: 5, skipped: 0 });
+        assert_eq!(summary.to_string(), "1 passed, 5 failed");
+        let shown: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        for (line, says) in shown.iter().zip([
+            "a/wrong.safetensors (m wrong), worst share of tolerance 2.000: out.y: 1 of 1 elements are off",
+            "b/deep/right.safetensors (m right), worst share of tolerance 0.500",
+            "the unit panicked: no panics here",
+            "refuses.safetensors: no tensor `in.z`",
+            "broken.safetensors: not a readable safetensors file",
+            "no unit for method `m`, unit `unknown`",
+        ]) {
+            assert!(line.contains(says), "{line}");
+        }
+        let (_, summary) = run(&root.join("b/deep/right.safetensors"), false);
+        assert_eq!(summary.to_string(), "1 passed, 0 failed");
+        let (lines, summary) = run(&root.join("d/unknown.safetensors"), true);
+        assert_eq!(summary.to_string(), "0 passed, 0 failed, 1 skipped");
+        assert!(matches!(lines[0].outcome, Outcome::Skipped(_)));
+    }
+
+    #[test]
+    fn what_is_missing_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("1.safetensors"), "unknown");
+        write(&dir.path().join("2.safetensors"), "unknown");
+        write(&dir.path().join("3.safetensors"), "right");
+        let missing = missing_units(&[dir.path()], &UNITS).unwrap();
+        assert_eq!(missing.into_iter().collect::<Vec<_>>(), [("m".to_owned(), "unknown".to_owned())]);
+    }
+
+    #[test]
+    fn a_place_without_cases_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(case_files(&[dir.path()]), Err(Error::NoCase { .. })));
+        assert!(matches!(case_files(&[dir.path().join("nowhere")]), Err(Error::Io { .. })));
+        write(&dir.path().join("1.safetensors"), "right");
+        assert_eq!(case_files(&[dir.path(), dir.path()]).unwrap().len(), 1);
+    }
 }
