@@ -1,1 +1,63 @@
-//! The operations that ViTs and decoders spend their time in, every one with a gradient
+//! The operations that Vision Transformers and their decoders spend their time in, every one with a gradient.
+//!
+//! candle has most of them, but some of its forms drop the gradient without a word (layer norm with bias, softmax
+//! over the last axis), use the tanh form of GELU, or refuse to go backward (bilinear upsampling). Code built on this
+//! crate meets none of that: every operation here is differentiable in every floating-point input, accepts strided
+//! input, and works in f32 as in f64 (finite differences in f64 are how the tests check the gradients).
+//!
+//! Plain tensors keep no graph: inference costs the memory of its results. Where no input is tracked, some operations
+//! take a faster path without a graph; the tests show that both paths agree.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor, Var};
+//! use vit_ops::{AttentionOptions, Linear, attention, layer_norm};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::Cpu;
+//! let tokens = Tensor::arange(0_f32, 24., &device)?.reshape((1, 4, 6))?; // (B, N, D)
+//! let weight = Var::ones(6, DType::F32, &device)?;
+//! let bias = Tensor::zeros(6, DType::F32, &device)?;
+//! let normed = layer_norm(&tokens, &weight, &bias, 1e-6)?;
+//!
+//! let qkv = Linear::new(Tensor::full(0.1_f32, (18, 6), &device)?, None)?.forward(&normed)?;
+//! let attended = attention(&qkv, &mut AttentionOptions::new(2))?;
+//! assert_eq!(attended.context.dims(), [1, 4, 6]);
+//!
+//! let gradients = attended.context.sum_all()?.backward()?;
+//! assert!(gradients.get(&weight).is_some());
+//! # Ok(())
+//! # }
+//! ```
+
+// The feature `x86-v4` of `gemm` is all that is wanted of it: see this crate's manifest.
+use gemm as _;
+
+mod activation;
+mod attention;
+mod axis_map;
+mod dropout;
+mod error;
+mod filter;
+#[cfg(test)]
+mod gradient_check;
+pub mod init;
+mod linear;
+mod norm;
+mod patch;
+mod resample;
+mod residual;
+mod softmax;
+mod ssim;
+
+pub use activation::{Gelu, bias_gelu, gelu, silu};
+pub use attention::{Attention, AttentionOptions, AttentionWeights, attention, attention_qkv};
+pub use dropout::{Dropout, DropoutMasks};
+pub use error::{Error, Result};
+pub use filter::{Border, gaussian_filter, separable_filter};
+pub use linear::Linear;
+pub use norm::layer_norm;
+pub use patch::patch_embed;
+pub use resample::{Interpolation, Resample};
+pub use residual::add_residual;
+pub use softmax::softmax;
+pub use ssim::{SsimOptions, ssim};

@@ -1,0 +1,58 @@
+use candle_core::Shape;
+
+/// What can go wrong in an operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor library refused: mismatched devices, types or an allocation that failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A tensor has a shape that the operation cannot take.
+    #[error("{operation}: {argument} should be {expected}, but has shape {found:?}")]
+    Shape {
+        /// The operation, as it is called in this crate.
+        operation: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// What would have been right, in words or symbols.
+        expected: String,
+        /// What was given.
+        found: Shape,
+    },
+    /// A number is outside of its range.
+    #[error("{operation}: {argument} should be {expected}, but is {found}")]
+    Range {
+        /// The operation, as it is called in this crate.
+        operation: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// The values allowed.
+        expected: &'static str,
+        /// What was given.
+        found: f64,
+    },
+}
+
+impl Error {
+    pub(crate) fn shape(
+        operation: &'static str,
+        argument: &'static str,
+        expected: impl Into<String>,
+        found: &Shape,
+    ) -> Self {
+        Self::Shape { operation, argument, expected: expected.into(), found: found.clone() }
+    }
+}
+
+/// The result of an operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for candle_core::Error {
+    /// For callers that live among candle's own results.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}
