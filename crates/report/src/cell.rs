@@ -59,6 +59,9 @@ pub struct Cell {
     /// The most and the least anomalous test images.
     #[serde(default)]
     pub pictures: Vec<Picture>,
+    /// The map values the colours of the overlays run between, the same for all pictures of the category.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_scale: Option<Scale>,
     /// The method's configuration with every default filled in.
     #[serde(default)]
     pub config: serde_json::Value,
@@ -300,6 +303,18 @@ pub enum PictureGroup {
     MostAnomalous,
     /// Among the lowest scores.
     LeastAnomalous,
+}
+
+/// The map values that the colours of a heat map run between; values beyond the ends get the end's colour.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// Where the overlay begins to show.
+    #[serde(serialize_with = "finite::single")]
+    pub low: f32,
+    /// Where the overlay has its last colour.
+    #[serde(serialize_with = "finite::single")]
+    pub high: f32,
 }
 
 /// What the figures were made with. Nothing here depends on the machine's paths.

@@ -71,14 +71,21 @@ pub fn read_result(path: &Path) -> Result<Cell, Error> {
     parse(&atomic::read(path)?, &path.display().to_string())
 }
 
-fn text<T: Serialize + ?Sized>(value: &T, what: &str) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    let mut json = serde_json::Serializer::pretty(&mut bytes);
+/// Refuses records that could not be written as JSON, so that no other form of them is written either.
+pub(crate) fn check<T: Serialize + ?Sized>(records: &T, what: &str) -> Result<(), Error> {
+    into(records, what, std::io::sink())
+}
+
+fn into<T: Serialize + ?Sized>(value: &T, what: &str, writer: impl std::io::Write) -> Result<(), Error> {
+    let mut json = serde_json::Serializer::pretty(writer);
     let mut track = serde_path_to_error::Track::new();
     let outcome = value.serialize(serde_path_to_error::Serializer::new(&mut json, &mut track));
-    if let Err(source) = outcome {
-        return Err(Error::Record { what: what.to_owned(), field: track.path().to_string(), source });
-    }
+    outcome.map_err(|source| Error::Record { what: what.to_owned(), field: track.path().to_string(), source })
+}
+
+fn text<T: Serialize + ?Sized>(value: &T, what: &str) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    into(value, what, &mut bytes)?;
     bytes.push(b'\n');
     // JSON text is UTF-8 by construction; were it not, the replacement would be seen on reading back.
     Ok(String::from_utf8_lossy(&bytes).into_owned())

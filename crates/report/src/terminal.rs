@@ -1,0 +1,52 @@
+//! The tables as plain text for a terminal.
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::columns::{self, columns};
+use crate::tables::{Section, sections, sources};
+use crate::words::one_line;
+use crate::{Cell, Status};
+
+/// The summary as plain text: a table for each dataset and protocol, then the cells without figures. Image AUROC and
+/// the other figures are percentages; several seeds are given as mean ± sample standard deviation.
+pub fn terminal_table(cells: &[Cell]) -> String {
+    let cells: Vec<&Cell> = cells.iter().collect();
+    let mut text = String::new();
+    for section in sections(&cells) {
+        let title = format!("{} · {} · image AUROC, %", one_line(&section.dataset), one_line(&section.protocol));
+        text.push_str(&format!("{title}\n{}\n", table(&section)));
+        for source in sources(&section) {
+            text.push_str(&format!("published: {}\n", one_line(&source)));
+        }
+        text.push('\n');
+    }
+    for cell in cells.iter().filter(|cell| cell.status != Status::Ok) {
+        let error = cell.error.as_deref().unwrap_or("no reason recorded");
+        text.push_str(&format!("{} {}: {}\n", cell.status.word(), one_line(&cell.cell), one_line(error)));
+    }
+    text
+}
+
+fn table(section: &Section) -> String {
+    let columns = columns(section);
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    let headings = columns.iter().map(|column| column.heading().to_owned());
+    table.set_header(["method".to_owned(), "category".to_owned()].into_iter().chain(headings));
+    for method in &section.methods {
+        for (index, row) in method.rows.iter().chain(&method.mean).enumerate() {
+            let name = if index == 0 { one_line(&method.method) } else { String::new() };
+            let texts = columns.iter().map(|column| one_line(&column.text(row)));
+            table.add_row([name, one_line(&columns::label(row))].into_iter().chain(texts));
+        }
+    }
+    for (index, column) in columns.iter().enumerate() {
+        if column.is_number()
+            && let Some(column) = table.column_mut(index + 2)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
