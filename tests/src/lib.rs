@@ -1,1 +1,39 @@
-//! End-to-end tests of the real binaries live in `tests/`.
+//! End-to-end tests of the real binaries live in `tests/it`; this library finds what they need.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
+/// A command that runs the `xtask` binary in the repository's root.
+///
+/// The first call builds it, as `cargo xtask` would: `cargo test` builds no binaries of other packages.
+///
+/// # Panics
+/// If it can't be built: no test can then say anything.
+pub fn xtask() -> Command {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let binary = BINARY.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--release", "--quiet", "--package", "xtask", "--message-format=json"])
+            .current_dir(root())
+            .output();
+        let built = built.unwrap_or_else(|e| panic!("can't run cargo: {e}"));
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|message| {
+                let is_xtask = message["target"]["name"] == "xtask";
+                message["executable"].as_str().filter(|_| is_xtask).map(PathBuf::from)
+            })
+            .unwrap_or_else(|| panic!("cargo named no executable of xtask"))
+    });
+    let mut command = Command::new(binary);
+    command.current_dir(root());
+    command
+}
