@@ -1,1 +1,94 @@
-//! Optimisers, schedules and gradient clipping with state that can be saved and restored
+//! Optimisers, schedules and gradient clipping, with state that can be saved and restored bit for bit.
+//!
+//! candle's own optimisers keep their moments to themselves, so a run with them cannot be resumed; and they skip a
+//! parameter without gradient in silence. Those here do `PyTorch`'s arithmetic, take parameter groups, hand out their
+//! whole state, and name the parameters that got no gradient.
+//!
+//! ```
+//! use candle_core::{DType, Device, Var};
+//! use optim::{Adam, AdamOptions, Optimizer, ParameterGroup, Schedule};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let weight = Var::ones(3, DType::F32, &Device::Cpu)?;
+//! let group = ParameterGroup::new([("weight".to_owned(), weight.clone())]);
+//! let mut adam = Adam::new(vec![group], AdamOptions { learning_rate: 0.1, ..AdamOptions::default() })?;
+//! let schedule = Schedule::Cosine { length: 10, floor: 0.0 };
+//! for step in 0..10 {
+//!     adam.set_learning_rate(schedule.at(0.1, step));
+//!     let loss = weight.sqr()?.sum_all()?;
+//!     let gradients = loss.backward()?;
+//!     assert!(adam.missing_gradients(&gradients).is_empty());
+//!     adam.step(&gradients)?;
+//! }
+//! let saved = adam.state()?; // goes into a checkpoint
+//! adam.load_state(&saved)?;
+//! assert!(weight.to_vec1::<f32>()?[0] < 0.6);
+//! # Ok(())
+//! # }
+//! ```
+
+mod adam;
+mod clipping;
+mod error;
+mod fused;
+mod group;
+mod schedule;
+mod sgd;
+mod state;
+
+pub use adam::{Adam, AdamOptions, Decay, EpsilonPlace};
+pub use clipping::{clip_grad_norm, gradient_norm};
+pub use error::{Error, Result};
+pub use group::ParameterGroup;
+pub use schedule::Schedule;
+pub use sgd::{Sgd, SgdOptions};
+pub use state::OptimizerState;
+
+use candle_core::Var;
+use candle_core::backprop::GradStore;
+
+/// What changes parameters along their gradients.
+pub trait Optimizer: Send {
+    /// Changes every parameter that `gradients` holds a gradient of; the others stay as they are, their step count
+    /// and state included. Parts of a model may therefore be stepped one after the other, each from its own backward
+    /// pass.
+    ///
+    /// # Errors
+    ///
+    /// If a gradient has another shape, type or device than its parameter.
+    fn step(&mut self, gradients: &GradStore) -> Result<()>;
+
+    /// The learning rate of a group with factor 1.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets the learning rate of a group with factor 1, before a step, from a [`Schedule`] for instance.
+    fn set_learning_rate(&mut self, learning_rate: f64);
+
+    /// All parameters with their names, in the order of the groups.
+    fn parameters(&self) -> Vec<(&str, &Var)>;
+
+    /// A copy of everything the next step depends on besides parameters and gradients.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot copy.
+    fn state(&self) -> Result<OptimizerState>;
+
+    /// Goes on from `state`; the optimiser must have been made over the same parameters.
+    ///
+    /// # Errors
+    ///
+    /// If the state is of another kind of optimiser, or a parameter's state is missing, unknown or of another shape;
+    /// the optimiser is then unchanged.
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
+
+    /// The names of the parameters without a gradient in `gradients`: a part of the network that is cut off from the
+    /// loss, most often by an operation that has no backward pass.
+    fn missing_gradients(&self, gradients: &GradStore) -> Vec<String> {
+        self.parameters()
+            .into_iter()
+            .filter(|(_, var)| gradients.get(var).is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+}

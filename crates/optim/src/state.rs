@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::group::Parameter;
+use crate::{Error, Result};
+
+/// Everything an optimiser's next step depends on besides parameters and gradients.
+#[derive(Debug, Clone)]
+pub struct OptimizerState {
+    /// The optimiser, `adam` for instance.
+    pub kind: String,
+    /// The learning rate that was set last.
+    pub learning_rate: f64,
+    /// The number of steps each parameter has made, by its name.
+    pub steps: BTreeMap<String, u64>,
+    /// Moments and the like, called `<what>/<parameter>`, each of its parameter's shape and type.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl OptimizerState {
+    /// The state as tensors alone, for a safetensors file: the moments under their own names, the rest as
+    /// `kind/<kind>` (empty), `learning_rate` (f64) and `step/<parameter>` (i64).
+    ///
+    /// # Errors
+    ///
+    /// If a tensor cannot be made, or a step count is beyond 2^63.
+    pub fn to_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        let cpu = &Device::Cpu;
+        let mut all = self.tensors.clone();
+        all.insert(format!("kind/{}", self.kind), Tensor::zeros(0, DType::U8, cpu)?);
+        all.insert("learning_rate".to_owned(), Tensor::new(self.learning_rate, cpu)?);
+        for (name, &step) in &self.steps {
+            let step = i64::try_from(step)
+                .map_err(|_| Error::State(format!("step {step} of `{name}` is too large")))?;
+            all.insert(format!("step/{name}"), Tensor::new(step, cpu)?);
+        }
+        Ok(all)
+    }
+
+    /// The inverse of [`OptimizerState::to_tensors`].
+    ///
+    /// # Errors
+    ///
+    /// If kind or learning rate is missing, or a step is not a whole number from 0 on.
+    pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self> {
+        let mut state = Self {
+            kind: String::new(),
+            learning_rate: f64::NAN,
+            steps: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+        };
+        for (name, tensor) in tensors {
+            if let Some(kind) = name.strip_prefix("kind/") {
+                kind.clone_into(&mut state.kind);
+            } else if name == "learning_rate" {
+                state.learning_rate = tensor.to_scalar()?;
+            } else if let Some(parameter) = name.strip_prefix("step/") {
+                let step = tensor.to_scalar::<i64>()?;
+                let step = u64::try_from(step)
+                    .map_err(|_| Error::State(format!("step {step} of `{parameter}` is negative")))?;
+                state.steps.insert(parameter.to_owned(), step);
+            } else {
+                state.tensors.insert(name, tensor);
+            }
+        }
+        if state.kind.is_empty() || state.learning_rate.is_nan() {
+            return Err(Error::State("`kind/…` or `learning_rate` is missing".to_owned()));
+        }
+        Ok(state)
+    }
+
+    /// Refuses the state of another kind of optimiser, or of other parameters.
+    pub(crate) fn check(&self, kind: &str, parameters: &[Parameter], slots: &[&str]) -> Result<()> {
+        if self.kind != kind {
+            return Err(Error::State(format!("it is of `{}`, but this is `{kind}`", self.kind)));
+        }
+        let name_of =
+            |key: &str| slots.iter().find_map(|s| key.strip_prefix(s)?.strip_prefix('/').map(str::to_owned));
+        for key in self.tensors.keys() {
+            match name_of(key) {
+                Some(name) if parameters.iter().any(|p| p.name == name) => {}
+                _ => return Err(Error::State(format!("`{key}` belongs to no parameter"))),
+            }
+        }
+        for parameter in parameters {
+            let name = &parameter.name;
+            let Some(step) = self.steps.get(name) else {
+                return Err(Error::State(format!("the step count of `{name}` is missing")));
+            };
+            for slot in slots {
+                match self.tensors.get(&format!("{slot}/{name}")) {
+                    None if *step == 0 => {}
+                    Some(t) if t.dims() == parameter.var.dims() && t.dtype() == parameter.var.dtype() => {}
+                    found => {
+                        return Err(Error::State(format!(
+                            "`{slot}/{name}` should be {:?} {:?}, but is {:?}",
+                            parameter.var.dtype(),
+                            parameter.var.dims(),
+                            found.map(|t| (t.dtype(), t.dims()))
+                        )));
+                    }
+                }
+            }
+        }
+        if let Some(name) = self.steps.keys().find(|name| !parameters.iter().any(|p| &p.name == *name)) {
+            return Err(Error::State(format!("`{name}` is no parameter of this optimiser")));
+        }
+        Ok(())
+    }
+
+    /// The tensor of `slot` of `parameter` as a value of its own, on the parameter's device.
+    pub(crate) fn slot(&self, slot: &str, parameter: &Parameter) -> Result<Option<Var>> {
+        self.tensors
+            .get(&format!("{slot}/{}", parameter.name))
+            .map(|t| Ok(Var::from_tensor(&t.detach().to_device(parameter.var.device())?)?))
+            .transpose()
+    }
+}
