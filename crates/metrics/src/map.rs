@@ -1,0 +1,172 @@
+//! Anomaly maps with their masks.
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+
+use crate::score::sealed::Sealed;
+use crate::{Error, F1Max, Ranking};
+
+/// One image's anomaly map and mask, both row-major `(height, width)`. Images of one call may differ in size.
+///
+/// Maps and masks are taken at the resolution they have: whether a map was brought to the mask's size or the mask to
+/// the map's changes the figures, so decide it once and record it.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredMap<'a> {
+    height: usize,
+    width: usize,
+    scores: &'a [f32],
+    mask: Option<&'a [u8]>,
+}
+
+impl<'a> ScoredMap<'a> {
+    /// A map and its mask, in which every pixel above 0 is anomalous; no mask is a normal image.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without pixels, [`Error::Shape`] if one of the two has another number of pixels.
+    pub fn new(
+        height: usize,
+        width: usize,
+        scores: &'a [f32],
+        mask: Option<&'a [u8]>,
+    ) -> Result<Self, Error> {
+        if scores.is_empty() {
+            return Err(Error::Empty { what: "map" });
+        }
+        let check = |what, found| {
+            if height.checked_mul(width) == Some(found) {
+                Ok(())
+            } else {
+                Err(Error::Shape { what, height, width, found })
+            }
+        };
+        check("map", scores.len())?;
+        if let Some(mask) = mask {
+            check("mask", mask.len())?;
+        }
+        Ok(Self { height, width, scores, mask })
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The map, row-major.
+    pub fn scores(&self) -> &'a [f32] {
+        self.scores
+    }
+
+    /// The mask, row-major.
+    pub fn mask(&self) -> Option<&'a [u8]> {
+        self.mask
+    }
+
+    /// Whether the pixel at this row-major position is anomalous.
+    pub(crate) fn is_anomalous_at(&self, pixel: usize) -> bool {
+        self.mask.is_some_and(|mask| mask[pixel] > 0)
+    }
+
+    /// Whether any pixel is anomalous.
+    pub fn is_anomalous(&self) -> bool {
+        self.mask.is_some_and(|mask| mask.iter().any(|&m| m > 0))
+    }
+
+    /// Refuses no images, and scores that are NaN or infinite.
+    pub(crate) fn check_all(images: &[Self]) -> Result<(), Error> {
+        if images.is_empty() {
+            return Err(Error::Empty { what: "images" });
+        }
+        let bad = |(image, map): (usize, &Self)| {
+            let pixel = map.scores.iter().position(|score| !score.is_finite())?;
+            Some(Error::NotFinitePixel { image, pixel, value: map.scores[pixel].into() })
+        };
+        images.par_iter().enumerate().find_map_first(bad).map_or(Ok(()), Err)
+    }
+}
+
+impl Ranking<f32> {
+    /// The pixels of all images together, normal images included. Memory: 4 bytes a pixel.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without images, [`Error::NotFinitePixel`].
+    pub fn of_pixels(images: &[ScoredMap<'_>]) -> Result<Self, Error> {
+        ScoredMap::check_all(images)?;
+        let all: usize = images.iter().map(|image| image.scores.len()).sum();
+        let mut positives = Vec::new();
+        let mut negatives = Vec::with_capacity(all);
+        for image in images {
+            match image.mask {
+                None => negatives.extend(image.scores.iter().map(|score| score.key())),
+                Some(mask) => {
+                    for (score, &mask) in image.scores.iter().zip(mask) {
+                        if mask > 0 { positives.push(score.key()) } else { negatives.push(score.key()) }
+                    }
+                }
+            }
+        }
+        Ok(Self::from_keys(positives, negatives))
+    }
+}
+
+/// Area under the ROC curve of all pixels, see [`Ranking::auroc`].
+///
+/// # Errors
+/// As [`Ranking::of_pixels`], and without an anomalous or a normal pixel.
+pub fn pixel_auroc(images: &[ScoredMap<'_>]) -> Result<f64, Error> {
+    Ranking::of_pixels(images)?.auroc()
+}
+
+/// Average precision of all pixels, see [`Ranking::average_precision`].
+///
+/// # Errors
+/// As [`Ranking::of_pixels`], and without an anomalous pixel.
+pub fn pixel_average_precision(images: &[ScoredMap<'_>]) -> Result<f64, Error> {
+    Ranking::of_pixels(images)?.average_precision()
+}
+
+/// The largest F1 of all pixels and its threshold, see [`Ranking::f1_max`].
+///
+/// # Errors
+/// As [`Ranking::of_pixels`], and without an anomalous pixel.
+pub fn pixel_f1_max(images: &[ScoredMap<'_>]) -> Result<F1Max<f32>, Error> {
+    Ranking::of_pixels(images)?.f1_max()
+}
+
+/// False positive rate of all pixels at a true positive rate, see [`Ranking::fpr_at_tpr`].
+///
+/// # Errors
+/// As [`Ranking::of_pixels`], without an anomalous or a normal pixel, and for a rate outside (0, 1].
+pub fn pixel_fpr_at_tpr(images: &[ScoredMap<'_>], true_positive_rate: f64) -> Result<f64, Error> {
+    Ranking::of_pixels(images)?.fpr_at_tpr(true_positive_rate)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sizes_must_agree() {
+        let scores = [0.0; 6];
+        assert!(ScoredMap::new(2, 3, &scores, Some(&[0; 6])).is_ok());
+        let message = ScoredMap::new(2, 3, &scores, Some(&[0; 5])).unwrap_err().to_string();
+        assert_eq!(message, "mask: expected 2 x 3 = 6 pixels, found 5");
+        assert!(matches!(ScoredMap::new(2, 2, &scores, None), Err(Error::Shape { what: "map", .. })));
+        assert!(matches!(ScoredMap::new(0, 3, &[], None), Err(Error::Empty { .. })));
+    }
+
+    #[test]
+    fn a_bad_pixel_is_named() {
+        let (good, bad) = ([0.0; 4], [0.0, 0.0, f32::NEG_INFINITY, f32::NAN]);
+        let images = [&good, &bad].map(|scores| ScoredMap::new(2, 2, scores, Some(&[1, 0, 0, 0])).unwrap());
+        assert_eq!(
+            pixel_auroc(&images).unwrap_err(),
+            Error::NotFinitePixel { image: 1, pixel: 2, value: f64::NEG_INFINITY }
+        );
+        assert_eq!(pixel_auroc(&[]).unwrap_err(), Error::Empty { what: "images" });
+    }
+}

@@ -1,0 +1,259 @@
+//! Sorted scores of both classes, and the figures that one pass over them gives.
+
+use rayon::slice::ParallelSliceMut;
+
+use crate::Error;
+use crate::score::{Score, check_labelled};
+
+/// The scores of positives and negatives, each sorted: build it once, then ask for several figures.
+///
+/// An element is predicted positive if its score is at least the threshold, for each distinct score as the threshold;
+/// equal scores are never split. Counts are integers, sums f64. Nothing squashes or rounds a score.
+///
+/// ```
+/// let ranking = metrics::Ranking::new(&[0.1, 0.4, 0.35, 0.8], &[false, false, true, true])?;
+/// assert_eq!(ranking.auroc()?, 0.75);
+/// assert_eq!(ranking.f1_max()?.threshold, 0.35);
+/// # Ok::<(), metrics::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ranking<S: Score> {
+    /// Ascending.
+    positives: Vec<S::Key>,
+    /// Ascending.
+    negatives: Vec<S::Key>,
+}
+
+/// The largest F1 over all thresholds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct F1Max<S> {
+    /// The largest F1, in [0, 1].
+    pub value: f64,
+    /// The lowest score that attains it as a threshold (positive if score >= threshold).
+    pub threshold: S,
+}
+
+/// All elements of one score.
+pub(crate) struct Group<K> {
+    pub(crate) key: K,
+    pub(crate) positives: u64,
+    pub(crate) negatives: u64,
+}
+
+/// The groups of equal scores, from the highest score down.
+pub(crate) struct Groups<'a, K> {
+    positives: &'a [K],
+    negatives: &'a [K],
+}
+
+/// Takes what equals `key` off the end.
+fn take_equal<K: Ord + Copy>(sorted: &mut &[K], key: K) -> u64 {
+    let rest = sorted.iter().rposition(|&k| k != key).map_or(0, |last| last + 1);
+    let taken = sorted.len() - rest;
+    *sorted = &sorted[..rest];
+    taken as u64
+}
+
+impl<K: Ord + Copy> Iterator for Groups<'_, K> {
+    type Item = Group<K>;
+
+    fn next(&mut self) -> Option<Group<K>> {
+        let key = self.positives.last().max(self.negatives.last()).copied()?;
+        let positives = take_equal(&mut self.positives, key);
+        let negatives = take_equal(&mut self.negatives, key);
+        Some(Group { key, positives, negatives })
+    }
+}
+
+/// How many elements of each class have at least the score of a group.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<S> {
+    pub(crate) threshold: S,
+    pub(crate) true_positives: u64,
+    pub(crate) false_positives: u64,
+}
+
+impl<S: Score> Ranking<S> {
+    /// Sorts `scores`; `labels` says which of them are positive (anomalous).
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::Empty`] or [`Error::NotFinite`].
+    pub fn new(scores: &[S], labels: &[bool]) -> Result<Self, Error> {
+        check_labelled(scores, labels)?;
+        let keys = |wanted| {
+            let of_class = scores.iter().zip(labels).filter(|&(_, &label)| label == wanted);
+            of_class.map(|(&score, _)| score.key()).collect()
+        };
+        Ok(Self::from_keys(keys(true), keys(false)))
+    }
+
+    /// At least one of the two is not empty.
+    pub(crate) fn from_keys(mut positives: Vec<S::Key>, mut negatives: Vec<S::Key>) -> Self {
+        positives.par_sort_unstable();
+        negatives.par_sort_unstable();
+        Self { positives, negatives }
+    }
+
+    /// How many elements are positive.
+    pub fn positives(&self) -> u64 {
+        self.positives.len() as u64
+    }
+
+    /// How many elements are negative.
+    pub fn negatives(&self) -> u64 {
+        self.negatives.len() as u64
+    }
+
+    fn needs_positives(&self, metric: &'static str) -> Result<(), Error> {
+        if self.positives.is_empty() { Err(Error::NoPositives { metric }) } else { Ok(()) }
+    }
+
+    fn needs_both(&self, metric: &'static str) -> Result<(), Error> {
+        self.needs_positives(metric)?;
+        if self.negatives.is_empty() { Err(Error::NoNegatives { metric }) } else { Ok(()) }
+    }
+
+    fn groups(&self) -> Groups<'_, S::Key> {
+        Groups { positives: &self.positives, negatives: &self.negatives }
+    }
+
+    /// One step per distinct score, from the highest down.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = Step<S>> {
+        self.groups().scan((0, 0), |(true_positives, false_positives), group| {
+            *true_positives += group.positives;
+            *false_positives += group.negatives;
+            Some(Step {
+                threshold: S::from_key(group.key),
+                true_positives: *true_positives,
+                false_positives: *false_positives,
+            })
+        })
+    }
+
+    /// Area under the ROC curve: the share of pairs of a positive and a negative in which the positive has the higher
+    /// score, a tie counting half (Hanley and `McNeil` 1982). In [0, 1]; 0.5 for constant scores.
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`], [`Error::NoNegatives`].
+    pub fn auroc(&self) -> Result<f64, Error> {
+        self.needs_both("AUROC")?;
+        let mut below = self.negatives();
+        let mut half_pairs: u128 = 0;
+        for group in self.groups() {
+            below -= group.negatives;
+            half_pairs += u128::from(group.positives) * u128::from(2 * below + group.negatives);
+        }
+        let all = 2 * u128::from(self.positives()) * u128::from(self.negatives());
+        Ok(half_pairs as f64 / all as f64)
+    }
+
+    /// Average precision: precision at each distinct score, weighted by the recall gained there (a step function,
+    /// nothing is interpolated). In (0, 1]; 1 without negatives; the share of positives for constant scores.
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`].
+    pub fn average_precision(&self) -> Result<f64, Error> {
+        self.needs_positives("average precision")?;
+        let mut before = 0;
+        let mut sum = 0.0;
+        for step in self.steps() {
+            let gained = step.true_positives - before;
+            before = step.true_positives;
+            let predicted = step.true_positives + step.false_positives;
+            sum += gained as f64 * (step.true_positives as f64 / predicted as f64);
+        }
+        Ok(sum / self.positives() as f64)
+    }
+
+    /// Area under the precision-recall curve by the trapezoid rule, from (recall 0, precision 1). Another number than
+    /// [`Ranking::average_precision`], and too high where few scores are distinct; only to compare with results that
+    /// were made this way.
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`].
+    pub fn aupr_trapezoid(&self) -> Result<f64, Error> {
+        self.needs_positives("AUPR (trapezoid)")?;
+        let (mut before, mut precision_before) = (0, 1.0);
+        let mut sum = 0.0;
+        for step in self.steps() {
+            let predicted = step.true_positives + step.false_positives;
+            let precision = step.true_positives as f64 / predicted as f64;
+            sum += (step.true_positives - before) as f64 * (precision + precision_before) / 2.0;
+            (before, precision_before) = (step.true_positives, precision);
+        }
+        Ok(sum / self.positives() as f64)
+    }
+
+    /// The largest F1 over all thresholds and the lowest threshold that attains it (fractions are compared exactly).
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`].
+    pub fn f1_max(&self) -> Result<F1Max<S>, Error> {
+        self.needs_positives("F1-max")?;
+        let positives = self.positives();
+        // F1 = 2 TP / (P + TP + FP); the denominator of no step is 0 since P > 0.
+        let denominator = |step: &Step<S>| positives + step.true_positives + step.false_positives;
+        let is_less = |a: &Step<S>, b: &Step<S>| {
+            u128::from(a.true_positives) * u128::from(denominator(b))
+                < u128::from(b.true_positives) * u128::from(denominator(a))
+        };
+        let best = self.steps().reduce(|best, step| if is_less(&step, &best) { best } else { step });
+        let best = best.ok_or(Error::NoPositives { metric: "F1-max" })?;
+        let value = 2.0 * best.true_positives as f64 / denominator(&best) as f64;
+        Ok(F1Max { value, threshold: best.threshold })
+    }
+
+    /// The false positive rate at the highest threshold whose true positive rate is at least `true_positive_rate`;
+    /// nothing is interpolated. 0.95 gives FPR95.
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`], [`Error::NoNegatives`]; [`Error::Option`] for a rate outside (0, 1].
+    pub fn fpr_at_tpr(&self, true_positive_rate: f64) -> Result<f64, Error> {
+        if !(true_positive_rate > 0.0 && true_positive_rate <= 1.0) {
+            return Err(Error::Option {
+                name: "true_positive_rate",
+                expected: "more than 0 and at most 1",
+                found: true_positive_rate,
+            });
+        }
+        self.needs_both("FPR at TPR")?;
+        let (positives, negatives) = (self.positives() as f64, self.negatives() as f64);
+        let reached = self.steps().find(|step| step.true_positives as f64 / positives >= true_positive_rate);
+        // The last step has every positive.
+        Ok(reached.map_or(1.0, |step| step.false_positives as f64 / negatives))
+    }
+
+    /// The rate at which false positives and false negatives are equally frequent, linearly interpolated between the
+    /// two neighbouring points of the ROC curve.
+    ///
+    /// # Errors
+    /// [`Error::NoPositives`], [`Error::NoNegatives`].
+    pub fn equal_error_rate(&self) -> Result<f64, Error> {
+        self.needs_both("equal error rate")?;
+        let (positives, negatives) = (self.positives() as f64, self.negatives() as f64);
+        let (mut rate_before, mut gap_before) = (0.0, 1.0);
+        for step in self.steps() {
+            let rate = step.false_positives as f64 / negatives;
+            let gap = 1.0 - step.true_positives as f64 / positives - rate;
+            if gap <= 0.0 {
+                return Ok(rate_before + gap_before / (gap_before - gap) * (rate - rate_before));
+            }
+            (rate_before, gap_before) = (rate, gap);
+        }
+        // The last step has a rate of 1 and a gap of -1, so this is not reached.
+        Ok(rate_before)
+    }
+
+    /// A threshold for deciding, fitted on validation scores: that of [`Ranking::f1_max`], or the highest score
+    /// without positives, or the lowest without negatives. Decide with score > threshold.
+    ///
+    /// # Errors
+    /// None for a ranking of at least one element, which every constructor ensures.
+    pub fn adaptive_threshold(&self) -> Result<S, Error> {
+        match (self.positives.first(), self.negatives.last()) {
+            (None, Some(&highest)) => Ok(S::from_key(highest)),
+            (Some(&lowest), None) => Ok(S::from_key(lowest)),
+            _ => Ok(self.f1_max()?.threshold),
+        }
+    }
+}
