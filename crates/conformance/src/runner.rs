@@ -193,7 +193,7 @@ pub(crate) fn each_case(
                 path,
                 method: String::new(),
                 unit: String::new(),
-                outcome: Outcome::Failed(vec![error.to_string()]),
+                outcome: Outcome::Failed(vec![with_causes(&error)]),
                 worst_share: None,
             },
             Ok(case) => {
