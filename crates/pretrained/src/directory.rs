@@ -74,10 +74,13 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>, Error
     };
     let mut map = BTreeMap::new();
     for (tensor, shard) in entries {
-        let shard = shard.as_str().ok_or_else(|| malformed(format!("weight_map.{tensor} is no file name")))?;
+        let shard =
+            shard.as_str().ok_or_else(|| malformed(format!("weight_map.{tensor} is no file name")))?;
         // A name with a folder in it could point anywhere on the disk.
         if Path::new(shard).file_name().is_none_or(|name| name != shard) || shard.contains(['/', '\\']) {
-            return Err(malformed(format!("weight_map.{tensor} must name a file of the same folder, found {shard}")));
+            return Err(malformed(format!(
+                "weight_map.{tensor} must name a file of the same folder, found {shard}"
+            )));
         }
         map.insert(tensor.clone(), shard.to_owned());
     }

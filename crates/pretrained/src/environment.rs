@@ -12,7 +12,7 @@
 //! | `HTTPS_PROXY`, `ALL_PROXY`, `HTTP_PROXY`, `NO_PROXY` | the proxy, in upper or lower case |
 
 use crate::Hub;
-use crate::hub::{PUBLIC_ENDPOINT, Token};
+use crate::hub::Token;
 use std::path::{Path, PathBuf};
 
 impl Hub {
@@ -25,7 +25,8 @@ impl Hub {
 
 fn from_variables(variable: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Hub {
     // An empty variable counts as unset, as in Python's client.
-    let value = |name: &str| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let value =
+        |name: &str| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let first = |names: &[&str]| names.iter().find_map(|name| value(name));
     let folder = |name: &str| value(name).map(|text| expand(&text, home));
     let hf_home = folder("HF_HOME")
@@ -42,13 +43,16 @@ fn from_variables(variable: &dyn Fn(&str) -> Option<String>, home: Option<&Path>
     let no_proxy = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
 
     let mut hub = Hub::offline();
-    hub.endpoint = value("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_ENDPOINT.into()).trim_end_matches('/').to_owned();
+    if let Some(endpoint) = value("HF_ENDPOINT") {
+        endpoint.trim_end_matches('/').clone_into(&mut hub.endpoint);
+    }
     hub.offline = value("HF_HUB_OFFLINE")
         .is_some_and(|text| ["1", "on", "yes", "true"].contains(&text.to_ascii_lowercase().as_str()));
     hub.cache = cache;
     hub.token = token;
     hub.proxy = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]);
-    hub.no_proxy = no_proxy.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
+    hub.no_proxy =
+        no_proxy.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
     hub
 }
 
@@ -114,14 +118,19 @@ mod tests {
         let other = folder.path().join("other");
         let token = |variables: &[(&str, &str)]| hub(variables, None).token;
         assert_eq!(token(&[("HF_HOME", home)]), Token::new("hf_file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().unwrap())]), Token::new("hf_other"));
+        assert_eq!(
+            token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().unwrap())]),
+            Token::new("hf_other")
+        );
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "hf_variable")]), Token::new("hf_variable"));
         assert_eq!(token(&[("HF_HOME", "/nowhere/at/all")]), None);
     }
 
     #[test]
     fn offline_takes_the_words_python_takes() {
-        for (text, offline) in [("1", true), ("True", true), ("ON", true), ("yes", true), ("0", false), ("", false)] {
+        for (text, offline) in
+            [("1", true), ("True", true), ("ON", true), ("yes", true), ("0", false), ("", false)]
+        {
             assert_eq!(hub(&[("HF_HUB_OFFLINE", text)], None).offline, offline, "{text}");
         }
     }

@@ -91,7 +91,7 @@ pub enum Error {
         /// The tensor.
         name: String,
         /// What candle says.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
     /// Bytes are not the ones that were promised.
     #[error("{origin}: sha256 is {found}, expected {expected}")]
@@ -104,13 +104,17 @@ pub enum Error {
         found: String,
     },
     /// The crate was built without its feature `hub`.
-    #[error("{repo}: this program was built without the feature `hub` and cannot reach the Hugging Face hub; give a directory")]
+    #[error(
+        "{repo}: this program was built without the feature `hub` and cannot reach the Hugging Face hub; give a directory"
+    )]
     HubFeatureOff {
         /// The repository asked for.
         repo: String,
     },
     /// No folder for downloads is known.
-    #[error("no folder for the hub cache: neither HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME nor a home directory is set")]
+    #[error(
+        "no folder for the hub cache: neither HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME nor a home directory is set"
+    )]
     NoCache,
     /// A repository, revision or file name that cannot be one.
     #[error("{value:?} is not a valid hub {what}: {reason}")]
@@ -225,7 +229,8 @@ pub enum HubRefusal {
 
 impl std::fmt::Display for HubRefusal {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let set_token = "set HF_TOKEN to a token from https://huggingface.co/settings/tokens (or run `hf auth login`)";
+        let set_token =
+            "set HF_TOKEN to a token from https://huggingface.co/settings/tokens (or run `hf auth login`)";
         match self {
             Self::Gated { page, token_sent: false } => {
                 write!(out, "gated: accept the licence at {page}, then {set_token}")
@@ -239,7 +244,10 @@ impl std::fmt::Display for HubRefusal {
                 write!(out, "status {status}: private, or no such repository; check its name, or {set_token}")
             }
             Self::Unauthorised { status, token_sent: true } => {
-                write!(out, "status {status}: the token in use is not valid here or has no access; {set_token}")
+                write!(
+                    out,
+                    "status {status}: the token in use is not valid here or has no access; {set_token}"
+                )
             }
             Self::NoRepository => {
                 write!(out, "no such repository (or a private one: then {set_token})")

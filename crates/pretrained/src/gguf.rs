@@ -27,14 +27,17 @@ impl GgufFile {
         // The reader checks neither that a shape's product fits nor that a tensor's bytes are there before it is
         // asked for; a file cut short should be refused when it is opened, not after minutes of work.
         for (name, info) in &content.tensor_infos {
-            let elements = info.shape.dims().iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+            let elements =
+                info.shape.dims().iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
             let (block, block_bytes) = (info.ggml_dtype.block_size(), info.ggml_dtype.type_size());
             let end = elements
                 .filter(|elements| elements % block == 0)
                 .and_then(|elements| (elements / block).checked_mul(block_bytes))
                 .and_then(|size| (size as u64).checked_add(info.offset))
                 .and_then(|end| end.checked_add(content.tensor_data_offset))
-                .ok_or_else(|| malformed(format!("tensor {name} has the impossible shape {:?}", info.shape.dims())))?;
+                .ok_or_else(|| {
+                    malformed(format!("tensor {name} has the impossible shape {:?}", info.shape.dims()))
+                })?;
             if end > bytes.len() as u64 {
                 let found = bytes.len();
                 return Err(malformed(format!("tensor {name} ends at byte {end}, the file has {found}")));

@@ -1,7 +1,7 @@
 //! Pretrained weights, wherever they lie: the Hugging Face hub, a directory, one file, or the program itself.
 //!
 //! [`Weights`] is a set of named tensors, read one at a time and handed out as plain `f32` tensors: safetensors
-//! (single or sharded), GGUF (dequantised as they are read) and PyTorch checkpoints look the same from outside.
+//! (single or sharded), GGUF (dequantised as they are read) and `PyTorch` checkpoints look the same from outside.
 //! [`Source`] says where they are, [`Hub`] how the hub is reached. This is the one crate of the workspace that
 //! reads environment variables, and it does so in one function, [`Hub::from_environment`].
 //!

@@ -1,4 +1,4 @@
-//! A PyTorch checkpoint (`.pth`, `.pt`, `.bin`): a zip archive with a pickle inside, read by candle without running
+//! A `PyTorch` checkpoint (`.pth`, `.pt`, `.bin`): a zip archive with a pickle inside, read by candle without running
 //! anything in it.
 
 use crate::Error;
@@ -39,7 +39,10 @@ impl PickleFile {
         let tensors = found.ok_or_else(|| Error::Malformed {
             origin: origin.clone(),
             format: FORMAT,
-            reason: format!("no tensors at the top or under {}; name the entry that holds them", NESTED.join(", ")),
+            reason: format!(
+                "no tensors at the top or under {}; name the entry that holds them",
+                NESTED.join(", ")
+            ),
         })?;
         Ok(Self { bytes, tensors })
     }
@@ -69,6 +72,8 @@ impl PickleFile {
 
 impl std::fmt::Debug for PickleFile {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("PickleFile").field("tensors", &self.tensors.tensor_infos().len()).finish_non_exhaustive()
+        out.debug_struct("PickleFile")
+            .field("tensors", &self.tensors.tensor_infos().len())
+            .finish_non_exhaustive()
     }
 }

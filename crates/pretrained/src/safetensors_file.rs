@@ -27,8 +27,10 @@ impl SafetensorsFile {
     }
 
     pub(crate) fn parse(origin: &str, bytes: Bytes) -> Result<Self, Error> {
-        let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            Error::Malformed { origin: origin.to_owned(), format: FORMAT, reason: error.to_string() }
+        let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|error| Error::Malformed {
+            origin: origin.to_owned(),
+            format: FORMAT,
+            reason: error.to_string(),
         })?;
         Ok(Self { bytes, start: LENGTH_BYTES + length, header })
     }

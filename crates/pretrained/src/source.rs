@@ -9,10 +9,10 @@ pub enum Source {
     Embedded(&'static Embedded),
     /// A folder with `model.safetensors`, its sharded form, or one other weight file, and perhaps a `config.json`.
     Directory(PathBuf),
-    /// One weight file of any format. In a PyTorch checkpoint whose tensors lie under `state_dict`, `model` or
+    /// One weight file of any format. In a `PyTorch` checkpoint whose tensors lie under `state_dict`, `model` or
     /// `teacher`, those are found by themselves. A `config.json` beside it is read.
     File(PathBuf),
-    /// A PyTorch checkpoint whose tensors lie in the dictionary `key`.
+    /// A `PyTorch` checkpoint whose tensors lie in the dictionary `key`.
     Checkpoint {
         /// The `.pth` or `.bin` file.
         path: PathBuf,

@@ -43,7 +43,8 @@ impl Weights {
             Source::Embedded(embedded) => {
                 let bytes = Bytes::Static(embedded.bytes);
                 let config = parse_config(embedded.name, embedded.config)?;
-                let weights = Self::from_parts(embedded.name.into(), vec![part(embedded.name, bytes, None)?], config)?;
+                let weights =
+                    Self::from_parts(embedded.name.into(), vec![part(embedded.name, bytes, None)?], config)?;
                 weights.expect_sha256(embedded.sha256)?;
                 Ok(weights)
             }
@@ -70,8 +71,9 @@ impl Weights {
         let origin = "tensors in memory".to_owned();
         let mut hashed = Vec::new();
         for (name, tensor) in tensors.iter().collect::<BTreeMap<_, _>>() {
-            let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1::<f32>());
-            let values = values.map_err(|source| Error::Tensor { origin: origin.clone(), name: name.clone(), source })?;
+            let values =
+                tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1::<f32>());
+            let values = values.map_err(|source| tensor_error(&origin, name, source))?;
             hashed.extend_from_slice(format!("{name} {:?}\n", tensor.dims()).as_bytes());
             hashed.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         }
@@ -111,7 +113,7 @@ impl Weights {
         let tensor = tensor.and_then(|tensor| {
             tensor.detach().to_dtype(DType::F32)?.reshape(shape.as_slice())?.contiguous()?.to_device(device)
         });
-        tensor.map_err(|source| Error::Tensor { origin: self.origin.clone(), name: name.to_owned(), source })
+        tensor.map_err(|source| tensor_error(&self.origin, name, source))
     }
 
     /// As [`get`](Self::get), and refuses another shape before reading anything.
@@ -245,6 +247,10 @@ impl Part {
             Self::Memory(_) => &[],
         }
     }
+}
+
+fn tensor_error(origin: &str, name: &str, source: candle_core::Error) -> Error {
+    Error::Tensor { origin: origin.to_owned(), name: name.to_owned(), source: Box::new(source) }
 }
 
 /// Parses one file by its first bytes: names lie more often than contents do. A pickle is read by path, so it

@@ -45,9 +45,6 @@ pub struct Hub {
     pub progress: Option<Arc<dyn Progress>>,
 }
 
-/// The public hub.
-pub(crate) const PUBLIC_ENDPOINT: &str = "https://huggingface.co";
-
 impl Hub {
     /// The public hub with `cache` as the folder for downloads, without a token.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
@@ -57,12 +54,12 @@ impl Hub {
     /// No network and no cache: for local and embedded weights.
     pub fn offline() -> Self {
         Self {
-            endpoint: PUBLIC_ENDPOINT.into(),
+            endpoint: "https://huggingface.co".into(),
             cache: None,
             token: None,
             offline: true,
             retries: 5,
-            longest_wait: Duration::from_mins(1),
+            longest_wait: Duration::from_secs(60),
             timeout: Duration::from_secs(30),
             proxy: None,
             no_proxy: Vec::new(),
