@@ -27,7 +27,7 @@ pub struct DecodeOptions {
 /// If the bytes are no such image, are cut short, claim a size that would take more than 512 MiB, or hold floating-point
 /// samples.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb8, Error> {
-    let image = open(bytes, options)?;
+    let image = open(bytes, *options)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
         DynamicImage::ImageLuma8(grey) => grey.iter().flat_map(|&v| [v; 3]).collect(),
@@ -35,7 +35,9 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb8, Error> {
         DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
         DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
         DynamicImage::ImageLuma16(grey) => {
-            tracing::info!("16-bit grey image: the high byte of each sample is kept (Pillow would clip at 255)");
+            tracing::info!(
+                "16-bit grey image: the high byte of each sample is kept (Pillow would clip at 255)"
+            );
             grey.iter().flat_map(|&v| [high(v); 3]).collect()
         }
         DynamicImage::ImageLumaA16(pixels) => pixels.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
@@ -63,7 +65,7 @@ pub fn decode_file(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rg
 /// # Errors
 /// As [`decode`].
 pub fn decode_mask(bytes: &[u8]) -> Result<Mask, Error> {
-    let image = open(bytes, &DecodeOptions::default())?;
+    let image = open(bytes, DecodeOptions::default())?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let clip = |v: u16| v.min(255) as u8;
     let data = match image {
@@ -93,21 +95,39 @@ pub fn decode_mask_file(path: impl AsRef<Path>) -> Result<Mask, Error> {
     decode_mask(&read(path)?).map_err(|e| e.at(path))
 }
 
+/// The `(height, width)` that an image file's header claims, without decoding it. Cheap enough to look at every file of
+/// a data set when it is opened.
+///
+/// # Errors
+/// If the file cannot be read or its header is of no image this crate decodes; the message names the path.
+pub fn image_file_size(path: impl AsRef<Path>) -> Result<(usize, usize), Error> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let failed = |reason: String| Error::Decode { origin: path.display().to_string(), reason };
+    let reader = ImageReader::new(std::io::BufReader::new(file))
+        .with_guessed_format()
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let (width, height) = reader.into_dimensions().map_err(|e| failed(e.to_string()))?;
+    Ok((height as usize, width as usize))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-fn open(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, Error> {
+fn open(bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage, Error> {
     let failed = |reason: String| Error::Decode { origin: "image bytes".into(), reason };
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| failed(e.to_string()))?;
+    let reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| failed(e.to_string()))?;
     let mut limits = image::Limits::default();
     let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
     // What the header claims is checked before it is allocated.
     limits.reserve(decoder.total_bytes()).map_err(|e| failed(e.to_string()))?;
-    let orientation =
-        if options.apply_orientation { decoder.orientation().map_err(|e| failed(e.to_string()))? } else {
-            image::metadata::Orientation::NoTransforms
-        };
+    let orientation = if options.apply_orientation {
+        decoder.orientation().map_err(|e| failed(e.to_string()))?
+    } else {
+        image::metadata::Orientation::NoTransforms
+    };
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
     image.apply_orientation(orientation);
     Ok(image)
@@ -157,15 +177,15 @@ mod tests {
 
     #[test]
     fn errors_name_the_file() {
-        let folder = std::env::temp_dir().join(format!("image-prep-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let broken = folder.join("broken.png");
-        let whole = png(ImageBuffer::from_pixel(40, 40, Rgb([1u8, 2, 3])));
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.png");
+        let whole = png(ImageBuffer::from_pixel(30, 40, Rgb([1u8, 2, 3])));
         std::fs::write(&broken, &whole[..whole.len() / 2]).unwrap();
         let cut = decode_file(&broken, &DecodeOptions::default()).unwrap_err().to_string();
-        let missing = decode_mask_file(folder.join("none.png")).unwrap_err().to_string();
-        std::fs::remove_dir_all(&folder).unwrap();
+        let size = image_file_size(&broken).unwrap();
+        let missing = decode_mask_file(folder.path().join("none.png")).unwrap_err().to_string();
         assert!(cut.contains("broken.png"), "{cut}");
+        assert_eq!(size, (40, 30));
         assert!(missing.contains("none.png"), "{missing}");
     }
 

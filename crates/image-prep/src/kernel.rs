@@ -11,20 +11,18 @@ use crate::Filter;
 ///
 /// Output `i` is the sum of `weight * source[start + k]` over its taps; each output has `taps` slots, padded with
 /// zeros, in one flat table.
-pub(crate) struct Weights {
+pub(crate) struct Weights<W> {
     /// Slots per output.
     pub(crate) taps: usize,
     /// First source position and number of taps of each output.
     pub(crate) spans: Vec<(usize, usize)>,
     /// `spans.len() * taps` weights; those of one output sum to 1.
-    pub(crate) values: Vec<f64>,
+    pub(crate) values: Vec<W>,
 }
 
-/// The same in fixed point.
+/// Weights in fixed point.
 pub(crate) struct FixedWeights {
-    pub(crate) taps: usize,
-    pub(crate) spans: Vec<(usize, usize)>,
-    pub(crate) values: Vec<i32>,
+    pub(crate) weights: Weights<i32>,
     /// Bits after the binary point.
     pub(crate) bits: u32,
 }
@@ -38,7 +36,7 @@ pub(crate) enum Precision {
     Torch,
 }
 
-impl Weights {
+impl Weights<f64> {
     pub(crate) fn new(filter: Filter, input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
@@ -65,7 +63,9 @@ impl Weights {
                 sum += *slot;
             }
             if sum != 0.0 {
-                slots.iter_mut().for_each(|slot| *slot /= sum);
+                for slot in slots.iter_mut() {
+                    *slot /= sum;
+                }
             }
             spans.push((start, end - start));
         }
@@ -83,7 +83,12 @@ impl Weights {
         };
         let one = f64::from(1u32 << bits);
         let values = self.values.iter().map(|&w| (w * one + 0.5f64.copysign(w)) as i32).collect();
-        FixedWeights { taps: self.taps, spans: self.spans, values, bits }
+        FixedWeights { weights: Weights { taps: self.taps, spans: self.spans, values }, bits }
+    }
+
+    fn single(self) -> Weights<f32> {
+        let values = self.values.iter().map(|&w| w as f32).collect();
+        Weights { taps: self.taps, spans: self.spans, values }
     }
 }
 
@@ -131,9 +136,9 @@ pub(crate) fn fixed_weights(
 }
 
 /// The floating-point table of one axis.
-pub(crate) fn float_weights(filter: Filter, input: usize, output: usize) -> Arc<Weights> {
-    static TABLES: LazyLock<Tables<(Filter, usize, usize), Weights>> = LazyLock::new(Tables::default);
-    TABLES.get((filter, input, output), || Weights::new(filter, input, output))
+pub(crate) fn float_weights(filter: Filter, input: usize, output: usize) -> Arc<Weights<f32>> {
+    static TABLES: LazyLock<Tables<(Filter, usize, usize), Weights<f32>>> = LazyLock::new(Tables::default);
+    TABLES.get((filter, input, output), || Weights::new(filter, input, output).single())
 }
 
 fn triangle(x: f64) -> f64 {
@@ -182,7 +187,7 @@ mod tests {
                 prop_assert!((sum - 1.0).abs() < 1e-12);
             }
             // The resize adds in i32: no partial sum of 8-bit samples may leave its range.
-            let fixed = weights.fixed(Precision::Pillow);
+            let fixed = weights.fixed(Precision::Pillow).weights;
             for slots in fixed.values.chunks_exact(fixed.taps) {
                 let reach: i64 = slots.iter().map(|&w| i64::from(w).abs() * 255).sum();
                 prop_assert!(reach + (1 << 21) <= i64::from(i32::MAX));
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn torch_weights_fit_sixteen_bits() {
         for (input, output) in [(47, 20), (36, 27), (1, 5), (400, 3)] {
-            let fixed = Weights::new(Filter::Bicubic, input, output).fixed(Precision::Torch);
+            let fixed = Weights::new(Filter::Bicubic, input, output).fixed(Precision::Torch).weights;
             assert!(fixed.values.iter().all(|&w| i16::try_from(w).is_ok()));
         }
     }

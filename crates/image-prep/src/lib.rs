@@ -34,14 +34,14 @@ pub mod resize;
 #[cfg(feature = "conformance")]
 mod units;
 
-pub use decode::{DecodeOptions, decode, decode_file, decode_mask, decode_mask_file};
+pub use decode::{DecodeOptions, decode, decode_file, decode_mask, decode_mask_file, image_file_size};
 pub use error::Error;
 pub use map::{MapFilter, upsample_maps};
 pub use mask::{Mask, MaskResize};
 pub use pixels::{Planar, Rgb8};
 pub use preprocess::{
-    CLIP_MEAN, CLIP_STD, Crop, CropOffset, Domain, Filter, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess, Resize,
-    ResizeTo,
+    CLIP_MEAN, CLIP_STD, Crop, CropOffset, Domain, Filter, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess,
+    Resize, ResizeTo,
 };
 #[cfg(feature = "conformance")]
 pub use units::conformance_units;

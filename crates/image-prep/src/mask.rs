@@ -103,8 +103,8 @@ impl Mask {
             MaskResize::NearestPil => {
                 (resize::centre_indices(self.height, height), resize::centre_indices(self.width, width))
             }
-            MaskResize::BilinearAnyNonzero => return self.smeared(height, width, Filter::Bilinear),
-            MaskResize::LanczosAnyNonzero => return self.smeared(height, width, Filter::Lanczos),
+            MaskResize::BilinearAnyNonzero => return Ok(self.smeared(height, width, Filter::Bilinear)),
+            MaskResize::LanczosAnyNonzero => return Ok(self.smeared(height, width, Filter::Lanczos)),
         };
         let data = rows
             .iter()
@@ -121,9 +121,9 @@ impl Mask {
         Self { height: crop.height, width: crop.width, data }
     }
 
-    fn smeared(&self, height: usize, width: usize, filter: Filter) -> Result<Self, Error> {
+    fn smeared(&self, height: usize, width: usize, filter: Filter) -> Self {
         let data = resize::pillow_samples(&self.data, (self.height, self.width), (height, width), 1, filter);
-        Ok(Self { height, width, data }.binary(0))
+        Self { height, width, data }.binary(0)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_mask_follows_its_image_through_resize_and_crop() {
-        let preprocess = Preprocess::square(4, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(2));
+        let preprocess =
+            Preprocess::square(4, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(2));
         let mut mask = Mask::empty(8, 8);
         mask.data[2 * 8 + 2] = 255;
         let seen = preprocess.apply_to_mask(&mask, MaskResize::NearestTensor).unwrap();

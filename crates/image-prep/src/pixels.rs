@@ -105,7 +105,11 @@ impl Planar {
 /// Refuses an empty shape and a sample count that does not fit it.
 pub(crate) fn check_samples(what: &'static str, shape: &[usize], found: usize) -> Result<(), Error> {
     if shape.contains(&0) {
-        return Err(Error::Shape { what, expected: "every side at least 1".into(), found: format!("{shape:?}") });
+        return Err(Error::Shape {
+            what,
+            expected: "every side at least 1".into(),
+            found: format!("{shape:?}"),
+        });
     }
     let expected = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
     if expected != Some(found) {

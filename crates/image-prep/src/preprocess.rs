@@ -13,7 +13,7 @@ pub const HALF: [f32; 3] = [0.5; 3];
 /// Channel means of CLIP's training set.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Channel standard deviations of CLIP's training set.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The longest side this crate resizes to.
 const MAX_SIDE: usize = 1 << 15;
@@ -232,7 +232,11 @@ impl Preprocess {
             _ => {}
         }
         if self.resize.filter == Filter::Lanczos && self.resize.domain != Domain::Pillow {
-            return wrong("resize.filter", "nearest, bilinear or bicubic in a tensor domain", "lanczos".into());
+            return wrong(
+                "resize.filter",
+                "nearest, bilinear or bicubic in a tensor domain",
+                "lanczos".into(),
+            );
         }
         let interpolates = matches!(self.resize.filter, Filter::Bilinear | Filter::Bicubic | Filter::Lanczos);
         if !self.resize.antialias && interpolates && self.resize.domain != Domain::Float {
@@ -416,10 +420,10 @@ mod tests {
 
     #[test]
     fn crop_offsets_follow_their_rules() {
-        let skipped = |rule: CropOffset, spare| rule.place(10 + spare, 10).1;
-        let even: Vec<_> = (0..8).map(|spare| skipped(CropOffset::HalfToEven, spare)).collect();
+        let skipped = |rule: CropOffset, spare: usize| rule.place(10 + spare, 10).1;
+        let even: Vec<_> = (0..8usize).map(|spare| skipped(CropOffset::HalfToEven, spare)).collect();
         assert_eq!(even, [0, 0, 1, 2, 2, 2, 3, 4]);
-        let truncated: Vec<_> = (0..8).map(|spare| skipped(CropOffset::Truncated, spare)).collect();
+        let truncated: Vec<_> = (0..8usize).map(|spare| skipped(CropOffset::Truncated, spare)).collect();
         assert_eq!(truncated, [0, 0, 1, 1, 2, 2, 3, 3]);
         assert_eq!(skipped(CropOffset::HalfToEven, 15), 8);
     }
@@ -438,14 +442,16 @@ mod tests {
         assert_eq!(resize.output_size(50, 71).unwrap(), (30, 42));
         assert_eq!(resize.output_size(71, 50).unwrap(), (42, 30));
         assert!(resize.output_size(1, 100_000).is_err());
-        assert_eq!(Preprocess::timm(224, 0.9, Filter::Bicubic, HALF, HALF).resize.to, ResizeTo::ShorterEdge {
-            edge: 248
-        });
+        assert_eq!(
+            Preprocess::timm(224, 0.9, Filter::Bicubic, HALF, HALF).resize.to,
+            ResizeTo::ShorterEdge { edge: 248 }
+        );
     }
 
     #[test]
     fn the_output_size_can_be_changed_in_proportion() {
-        let vtadl = Preprocess::square(550, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(512));
+        let vtadl =
+            Preprocess::square(550, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(512));
         let half = vtadl.with_output_size(256);
         assert_eq!(half.resize.to, ResizeTo::Exact { height: 275, width: 275 });
         assert_eq!(half.fixed_output_size(), Some((256, 256)));
@@ -470,7 +476,8 @@ mod tests {
 
     #[test]
     fn a_description_is_stored_and_read_strictly() {
-        let described = Preprocess::timm(224, 0.9, Filter::Bicubic, CLIP_MEAN, CLIP_STD).in_domain(Domain::TensorU8);
+        let described =
+            Preprocess::timm(224, 0.9, Filter::Bicubic, CLIP_MEAN, CLIP_STD).in_domain(Domain::TensorU8);
         let text = serde_json::to_string(&described).unwrap();
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), described);
         let value = serde_json::to_value(&described).unwrap();

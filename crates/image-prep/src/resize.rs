@@ -2,12 +2,9 @@
 //!
 //! [`crate::Preprocess`] chooses among them; a program that has its own pipeline may call them directly.
 
-mod eight_bit;
-mod float;
 pub(crate) mod interpolate;
 mod nearest;
-
-use rayon::prelude::*;
+mod separable;
 
 use crate::kernel::Precision;
 use crate::{Error, Filter, Planar, Rgb8};
@@ -58,7 +55,7 @@ pub fn tensor_u8(image: &Rgb8, height: usize, width: usize, filter: Filter) -> R
             &floor_indices(image.height, height),
             &floor_indices(image.width, width),
         ),
-        _ => eight_bit::resize::<3>(&image.data, from, to, filter, Precision::Torch),
+        _ => separable::eight_bit(&image.data, from, to, 3, filter, Precision::Torch),
     };
     Ok(Rgb8 { height, width, data })
 }
@@ -86,9 +83,10 @@ pub fn float(
         let pick = |plane| nearest::pick(plane, planes.width, 1, &rows, &columns);
         planes.data.chunks_exact(area).flat_map(pick).collect()
     } else if antialias {
-        float::antialiased(&planes.data, from, to, filter)
+        separable::float(&planes.data, from, to, filter)
     } else {
-        let rule = if filter == Filter::Bicubic { interpolate::Rule::Bicubic } else { interpolate::Rule::Bilinear };
+        let rule =
+            if filter == Filter::Bicubic { interpolate::Rule::Bicubic } else { interpolate::Rule::Bilinear };
         interpolate::planes(&planes.data, from, to, rule)
     };
     Ok(Planar { channels: planes.channels, height, width, data })
@@ -102,10 +100,7 @@ pub(crate) fn pillow_samples(
     channels: usize,
     filter: Filter,
 ) -> Vec<u8> {
-    match channels {
-        1 => eight_bit::resize::<1>(data, from, to, filter, Precision::Pillow),
-        _ => eight_bit::resize::<3>(data, from, to, filter, Precision::Pillow),
-    }
+    separable::eight_bit(data, from, to, channels, filter, Precision::Pillow)
 }
 
 fn check_tensor_filter(filter: Filter) -> Result<(), Error> {
@@ -117,18 +112,6 @@ fn check_tensor_filter(filter: Filter) -> Result<(), Error> {
         });
     }
     Ok(())
-}
-
-/// Multiply-adds below which handing rows to other threads costs more than it saves.
-const WORTH_SHARING: usize = 1 << 20;
-
-/// Calls `fill(y, row)` for every row of `out`, on all cores where the work is worth it.
-fn for_each_row<T: Send>(out: &mut [T], row: usize, work: usize, fill: impl Fn(usize, &mut [T]) + Sync) {
-    if work >= WORTH_SHARING {
-        out.par_chunks_exact_mut(row).enumerate().with_min_len(8).for_each(|(y, row)| fill(y, row));
-    } else {
-        out.chunks_exact_mut(row).enumerate().for_each(|(y, row)| fill(y, row));
-    }
 }
 
 #[cfg(test)]
@@ -143,8 +126,11 @@ mod tests {
 
     fn image() -> impl Strategy<Value = Rgb8> {
         (1usize..24, 1usize..24).prop_flat_map(|(height, width)| {
-            prop::collection::vec(any::<u8>(), height * width * 3)
-                .prop_map(move |data| Rgb8 { height, width, data })
+            prop::collection::vec(any::<u8>(), height * width * 3).prop_map(move |data| Rgb8 {
+                height,
+                width,
+                data,
+            })
         })
     }
 

@@ -1,6 +1,6 @@
 //! torch's `interpolate`: a fixed number of taps, no widening when shrinking.
 
-use super::for_each_row;
+use rayon::prelude::*;
 
 /// Where the taps lie and what they weigh.
 #[derive(Clone, Copy)]
@@ -19,6 +19,9 @@ struct Taps {
     weight: [f32; 4],
 }
 
+/// Outputs below which handing rows to other threads costs more than it saves.
+const WORTH_SHARING: usize = 1 << 17;
+
 /// Planes `(.., h, w)` to `(.., oh, ow)`.
 pub(crate) fn planes(
     data: &[f32],
@@ -30,8 +33,7 @@ pub(crate) fn planes(
     let taps = if matches!(rule, Rule::Bicubic) { 4 } else { 2 };
     let count = data.len() / (height * width);
     let mut out = vec![0.0; count * to_height * to_width];
-    let work = out.len() * taps * taps;
-    for_each_row(&mut out, to_width, work, |y, to| {
+    let fill = |(y, to): (usize, &mut [f32])| {
         let plane = &data[y / to_height * height * width..];
         let row = &rows[y % to_height];
         for (&at, &weight) in row.at.iter().zip(&row.weight).take(taps) {
@@ -41,7 +43,12 @@ pub(crate) fn planes(
                 *to += weight * across.map(|(&x, &w)| w * from[x]).sum::<f32>();
             }
         }
-    });
+    };
+    if out.len() >= WORTH_SHARING {
+        out.par_chunks_exact_mut(to_width).enumerate().with_min_len(8).for_each(fill);
+    } else {
+        out.chunks_exact_mut(to_width).enumerate().for_each(fill);
+    }
     out
 }
 
@@ -64,7 +71,8 @@ fn axis(rule: Rule, input: usize, output: usize) -> Vec<Taps> {
             let position = scale * (i as f32 + 0.5) - 0.5;
             let low = position.floor();
             let t = position - low;
-            let at = std::array::from_fn(|k| (low as isize + k as isize - 1).clamp(0, last as isize) as usize);
+            let at =
+                std::array::from_fn(|k| (low as isize + k as isize - 1).clamp(0, last as isize) as usize);
             Taps { at, weight: [cubic(t + 1.0), cubic(t), cubic(1.0 - t), cubic(2.0 - t)] }
         }
     };
@@ -73,5 +81,9 @@ fn axis(rule: Rule, input: usize, output: usize) -> Vec<Taps> {
 
 fn cubic(x: f32) -> f32 {
     const A: f32 = -0.75;
-    if x <= 1.0 { ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0 } else { ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A }
+    if x <= 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else {
+        ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+    }
 }
