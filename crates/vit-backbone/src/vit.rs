@@ -1,0 +1,693 @@
+//! The network: embedding, blocks, norm, pooled vector.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use image_prep::Preprocess;
+use pretrained::Weights;
+use random_streams::Stream;
+use vit_ops::{AttentionWeights, Linear};
+
+use crate::block::Norm;
+use crate::checkpoint::{Axis, Checkpoint};
+use crate::names::count_blocks;
+use crate::preprocessing::family_preprocess;
+use crate::{
+    Block, BlockContext, Error, Features, NameScheme, Outputs, Pooling, Positions, Rope, VitConfig,
+    resample_positions,
+};
+
+/// Which weights a network has, for records and for keys of cached features.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Catalogue name, hub id or path it was loaded by.
+    pub name: String,
+    /// SHA-256 of the weight files; for weights made in memory, of their names, shapes and values.
+    pub sha256: String,
+    /// Where the weights came from: a path, or `owner/name@revision`.
+    pub origin: String,
+    /// Licence of the weights, as far as the catalogue knows.
+    pub licence: String,
+}
+
+/// A Vision Transformer.
+///
+/// Loaded or made by [`Vit::random`], it is frozen: plain tensors, so that no forward pass keeps a graph and inference
+/// needs the memory of the weights and one batch. Made by [`Vit::from_tensors`] from tracked tensors, it carries
+/// gradients to each of them and to the images.
+#[derive(Debug)]
+pub struct Vit {
+    config: VitConfig,
+    identity: Identity,
+    preprocess: Preprocess,
+    device: Device,
+    patch_weight: Tensor,
+    patch_bias: Option<Tensor>,
+    class_token: Option<Tensor>,
+    registers: Option<Tensor>,
+    positions: Option<Tensor>,
+    pre_norm: Option<Norm>,
+    blocks: Vec<Block>,
+    norm: Option<Norm>,
+    /// Norm after the pooling, pooler layer or nothing.
+    pooled_norm: Option<Norm>,
+    pooler: Option<Linear>,
+    head: Option<Linear>,
+    /// Table or angles for the grid seen last: most callers use one size.
+    resampled: Mutex<Option<((usize, usize), Prepared)>>,
+}
+
+/// What a grid of patches needs.
+#[derive(Debug, Clone)]
+enum Prepared {
+    Table(Tensor),
+    Angles(Rope),
+}
+
+impl Vit {
+    /// A frozen network of weights under the names of `names`, with the first `blocks` blocks or all of them.
+    ///
+    /// A prefix in front of all names is found by itself. Its preprocessing is the family's default at the trained
+    /// size, its identity the weights' origin.
+    ///
+    /// # Errors
+    /// If the configuration is none, or a tensor is missing, one too many in a block, or of another shape.
+    pub fn from_weights(
+        config: VitConfig,
+        weights: &Weights,
+        names: NameScheme,
+        device: &Device,
+        blocks: Option<usize>,
+    ) -> Result<Self, Error> {
+        let prefix = prefix_of(names, weights.names());
+        let mut checkpoint = Checkpoint::of_weights(weights, device, prefix);
+        let identity = Identity {
+            name: weights.origin().to_owned(),
+            sha256: weights.sha256().to_owned(),
+            origin: weights.origin().to_owned(),
+            licence: "not stated".to_owned(),
+        };
+        Self::build(config, &mut checkpoint, names, blocks, identity, device)
+    }
+
+    /// A network of these tensors under the names of `names`, as they are: those with a graph keep it, so that
+    /// [`candle_core::Tensor::backward`] reaches each under the name it has in its file.
+    ///
+    /// What is computed from them here (joined biases) is computed once: make the network anew after changing a
+    /// `Var`.
+    ///
+    /// # Errors
+    /// As [`Vit::from_weights`].
+    pub fn from_tensors(
+        config: VitConfig,
+        tensors: &HashMap<String, Tensor>,
+        names: NameScheme,
+    ) -> Result<Self, Error> {
+        let detached = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+        let identity = Identity {
+            name: "given tensors".to_owned(),
+            sha256: Weights::from_tensors(detached)?.sha256().to_owned(),
+            origin: "memory".to_owned(),
+            licence: "not stated".to_owned(),
+        };
+        let prefix = prefix_of(names, tensors.keys().map(String::as_str));
+        let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
+        let mut checkpoint = Checkpoint::of_tensors(tensors, prefix);
+        Self::build(config, &mut checkpoint, names, None, identity, &device)
+    }
+
+    /// A frozen network with random weights, for tests and for measuring what pretraining is worth: linear weights,
+    /// tokens and positions `N(0, 0.02²)` cut at two standard deviations, biases 0, norms 1 and 0, `LayerScale` 1.
+    ///
+    /// # Errors
+    /// If the configuration is none.
+    pub fn random(config: VitConfig, stream: &mut Stream, device: &Device) -> Result<Self, Error> {
+        config.validate()?;
+        let tensors = crate::random::tensors(&config, stream, device)?;
+        let mut vit = Self::from_tensors(config, &tensors, NameScheme::Timm)?;
+        vit.identity.name = "random".to_owned();
+        vit.identity.origin = "random weights".to_owned();
+        vit.identity.licence = "none needed".to_owned();
+        Ok(vit)
+    }
+
+    pub(crate) fn build(
+        config: VitConfig,
+        checkpoint: &mut Checkpoint,
+        scheme: NameScheme,
+        blocks: Option<usize>,
+        identity: Identity,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        use Axis::{Any, Is};
+
+        config.validate()?;
+        let names = scheme.names();
+        let dim = config.dim;
+        let wanted = blocks.unwrap_or(config.depth);
+        if wanted == 0 || wanted > config.depth {
+            return Err(Error::Config {
+                field: "blocks".to_owned(),
+                expected: format!("1 to {}", config.depth),
+                found: wanted.to_string(),
+            });
+        }
+        refuse_what_has_no_place(&config, checkpoint, scheme)?;
+        let stored = count_blocks(checkpoint, names.blocks);
+        if stored > config.depth {
+            return Err(Error::Config {
+                field: format!("depth of {}", checkpoint.label()),
+                expected: format!("{stored}, as many blocks as the weights hold"),
+                found: config.depth.to_string(),
+            });
+        }
+
+        let norm = |checkpoint: &mut Checkpoint, name: &str| {
+            Ok::<_, Error>(Norm {
+                weight: checkpoint.get(&format!("{name}.weight"), &[Is(dim)])?,
+                bias: checkpoint.get(&format!("{name}.bias"), &[Is(dim)])?,
+                eps: config.norm_eps,
+            })
+        };
+        let named = |name: Option<&'static str>, what: &str| {
+            name.ok_or_else(|| Error::Unsupported {
+                what: format!("{what} under the names of {scheme:?}"),
+                reason: "that naming scheme has no such tensors".to_owned(),
+            })
+        };
+
+        let patch_weight = checkpoint.get(
+            &format!("{}.weight", names.patch),
+            &[Is(dim), Is(3), Is(config.patch.0), Is(config.patch.1)],
+        )?;
+        let patch_bias = if config.patch_bias {
+            Some(checkpoint.get(&format!("{}.bias", names.patch), &[Is(dim)])?)
+        } else {
+            None
+        };
+        let class_token = if config.class_token {
+            let flat = checkpoint.shape(names.class_token).is_some_and(|shape| shape.len() == 1);
+            let shape: &[Axis] = if flat { &[Is(dim)] } else { &[Is(1), Is(1), Is(dim)] };
+            Some(checkpoint.get(names.class_token, shape)?.reshape((1, 1, dim))?)
+        } else {
+            None
+        };
+        let registers = if config.registers > 0 {
+            let found = names.registers.iter().find(|name| checkpoint.contains(name));
+            let name = named(found.or(names.registers.first()).copied(), "registers")?;
+            Some(checkpoint.get(name, &[Is(1), Is(config.registers), Is(dim)])?)
+        } else {
+            None
+        };
+        let positions = match config.positions {
+            Positions::Rope { .. } => None,
+            Positions::Table(_) => {
+                let name = named(names.positions, "a position table")?;
+                let flat = checkpoint.shape(name).is_some_and(|shape| shape.len() == 2);
+                let rows = Any("rows");
+                let shape: &[Axis] = if flat { &[rows, Is(dim)] } else { &[Is(1), rows, Is(dim)] };
+                let table = checkpoint.get(name, shape)?;
+                let table = if flat { table.unsqueeze(0)? } else { table };
+                check_rows(&config, &table, name, checkpoint)?;
+                Some(table)
+            }
+        };
+        let pre_norm = if config.pre_norm {
+            Some(norm(checkpoint, named(names.pre_norm, "a norm before block 0")?)?)
+        } else {
+            None
+        };
+        let block = config.block();
+        let blocks = (0..wanted)
+            .map(|index| Block::read(scheme, block, checkpoint, &format!("{}{index}.", names.blocks)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let final_norm = if config.final_norm() { Some(norm(checkpoint, names.norm)?) } else { None };
+        let pooled_norm = if config.pooling == Pooling::MeanThenNorm {
+            Some(norm(checkpoint, named(names.fc_norm, "a norm after the pooling")?)?)
+        } else {
+            None
+        };
+        let pooler = if config.pooling == Pooling::TanhPooler {
+            let name = named(names.pooler, "a pooler")?;
+            Some(Linear::new(
+                checkpoint.get(&format!("{name}.weight"), &[Is(dim), Is(dim)])?,
+                Some(checkpoint.get(&format!("{name}.bias"), &[Is(dim)])?),
+            )?)
+        } else {
+            None
+        };
+        let head = match config.classes {
+            None => None,
+            Some(classes) => {
+                let name = named(names.head, "a classification head")?;
+                // transformers puts the head beside the model, not below its prefix.
+                let inside = checkpoint.contains(&format!("{name}.weight"));
+                let prefix = if inside { None } else { Some(checkpoint.set_prefix("")) };
+                let weight = checkpoint.get(&format!("{name}.weight"), &[Is(classes), Is(dim)])?;
+                let bias = checkpoint.get_if_there(&format!("{name}.bias"), &[Is(classes)])?;
+                if let Some(prefix) = prefix {
+                    checkpoint.set_prefix(&prefix);
+                }
+                Some(Linear::new(weight, bias)?)
+            }
+        };
+        let preprocess = family_preprocess(&config);
+        Ok(Self {
+            config,
+            identity,
+            preprocess,
+            device: device.clone(),
+            patch_weight,
+            patch_bias,
+            class_token,
+            registers,
+            positions,
+            pre_norm,
+            blocks,
+            norm: final_norm,
+            pooled_norm,
+            pooler,
+            head,
+            resampled: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn describe(&mut self, identity: Identity, preprocess: Preprocess) {
+        self.identity = identity;
+        self.preprocess = preprocess;
+    }
+
+    /// Every size and option.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Which weights these are.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How the checkpoint wants its images, at the size asked for when it was loaded.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// Where the weights are and images have to be.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Number of blocks in use: all, or as many as were asked for.
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Token width D.
+    pub fn dim(&self) -> usize {
+        self.config.dim
+    }
+
+    /// Tokens in front of the patches: class token, then registers.
+    pub fn prefix_tokens(&self) -> usize {
+        self.config.prefix_tokens()
+    }
+
+    /// Height and width of a patch in pixels.
+    pub fn patch(&self) -> (usize, usize) {
+        self.config.patch
+    }
+
+    /// Rows and columns of patches of an image of `height` by `width` pixels.
+    pub fn grid(&self, height: usize, width: usize) -> (usize, usize) {
+        self.config.grid(height, width)
+    }
+
+    /// Block `index`, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBlock`].
+    pub fn block(&self, index: usize) -> Result<&Block, Error> {
+        self.blocks.get(index).ok_or(Error::NoSuchBlock { index, depth: self.blocks.len() })
+    }
+
+    /// All blocks in use.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Rotary positions for images of `height` by `width` pixels, or `None` where the network has a table: what its
+    /// blocks need in their [`BlockContext`].
+    ///
+    /// # Errors
+    /// If the tensors cannot be made.
+    pub fn rope(&self, height: usize, width: usize) -> Result<Option<Rope>, Error> {
+        match self.prepared(self.grid(height, width))? {
+            Prepared::Table(_) => Ok(None),
+            Prepared::Angles(rope) => Ok(Some(rope)),
+        }
+    }
+
+    /// The position table `(1, rows, D)` for images of `height` by `width` pixels, resampled where their grid is not
+    /// the trained one; `None` for rotary positions. Its first row is the class token's where the checkpoint has one.
+    ///
+    /// # Errors
+    /// [`Error::FixedGrid`] if the grid differs and resampling is off.
+    pub fn position_table(&self, height: usize, width: usize) -> Result<Option<Tensor>, Error> {
+        match self.prepared(self.grid(height, width))? {
+            Prepared::Table(table) => Ok(Some(table)),
+            Prepared::Angles(_) => Ok(None),
+        }
+    }
+
+    fn prepared(&self, grid: (usize, usize)) -> Result<Prepared, Error> {
+        let mut last = self.resampled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, prepared)) = last.as_ref().filter(|(of, _)| *of == grid) {
+            return Ok(prepared.clone());
+        }
+        let prepared = match (self.config.positions, &self.positions) {
+            (Positions::Table(how), Some(table)) => {
+                Prepared::Table(resample_positions(table, self.config.trained_grid(), grid, how)?)
+            }
+            (Positions::Rope { base }, _) => {
+                let width = self.config.dim / self.config.heads;
+                Prepared::Angles(Rope::new(grid, self.prefix_tokens(), width, base, &self.device)?)
+            }
+            (Positions::Table(_), None) => {
+                return Err(Error::NoSuchOutput { output: "positions", reason: "the network has no table" });
+            }
+        };
+        *last = Some((grid, prepared.clone()));
+        Ok(prepared)
+    }
+
+    /// The tokens entering block 0, `(B, N, D)`, of images `(B, 3, H, W)`, f32 and already normalised: patches with
+    /// their positions, prefix in front, CLIP's first norm applied.
+    ///
+    /// H and W may be any size of at least one patch; a remainder that fills no patch is left out.
+    ///
+    /// # Errors
+    /// If the images have another shape or type, or another grid than the table while resampling is off.
+    pub fn embed(&self, images: &Tensor) -> Result<Tensor, Error> {
+        let (height, width) = self.check_images(images)?;
+        let grid = self.grid(height, width);
+        let batch = images.dim(0)?;
+        let mut patches = vit_ops::patch_embed(images, &self.patch_weight, self.patch_bias.as_ref())?;
+        let mut class_token = self.class_token.clone();
+        if let Prepared::Table(table) = self.prepared(grid)? {
+            let count = grid.0 * grid.1;
+            let first = table.dim(1)? - count;
+            patches = patches.broadcast_add(&table.narrow(1, first, count)?)?;
+            if first > 0 {
+                class_token = match class_token {
+                    Some(token) => Some((token + table.narrow(1, 0, 1)?)?),
+                    None => None,
+                };
+            }
+        }
+        let expand = |tokens: &Tensor| {
+            let count = tokens.dim(1)?;
+            tokens.broadcast_as((batch, count, self.config.dim))?.contiguous()
+        };
+        let mut parts = Vec::with_capacity(3);
+        for prefix in [class_token.as_ref(), self.registers.as_ref()].into_iter().flatten() {
+            parts.push(expand(prefix)?);
+        }
+        let tokens = if parts.is_empty() {
+            patches
+        } else {
+            parts.push(patches);
+            Tensor::cat(&parts, 1)?
+        };
+        self.pre_norm.as_ref().map_or(Ok(tokens.clone()), |norm| norm.forward(&tokens))
+    }
+
+    fn check_images(&self, images: &Tensor) -> Result<(usize, usize), Error> {
+        let (ph, pw) = self.config.patch;
+        match images.dims() {
+            &[batch, 3, height, width]
+                if batch > 0 && height >= ph && width >= pw && images.dtype() == DType::F32 =>
+            {
+                Ok((height, width))
+            }
+            shape => Err(Error::Input {
+                what: "images",
+                expected: format!("f32 of shape (B, 3, H, W) with H at least {ph} and W at least {pw}"),
+                found: format!("{:?} of shape {shape:?}", images.dtype()),
+            }),
+        }
+    }
+
+    /// Tokens `(B, N, D)` with the network's final norm applied; as they are where it has none (mean, then norm).
+    ///
+    /// # Errors
+    /// If the tokens have another width.
+    pub fn norm(&self, tokens: &Tensor) -> Result<Tensor, Error> {
+        self.norm.as_ref().map_or(Ok(tokens.clone()), |norm| norm.forward(tokens))
+    }
+
+    /// The family's pooled vector `(B, D)` of normed tokens `(B, N, D)` (see [`Pooling`]).
+    ///
+    /// # Errors
+    /// If the tokens have another width, or no patch.
+    pub fn pool(&self, normed: &Tensor) -> Result<Tensor, Error> {
+        let class_token = || normed.narrow(1, 0, 1)?.squeeze(1);
+        let mean = || {
+            let prefix = self.prefix_tokens();
+            normed.narrow(1, prefix, normed.dim(1)?.saturating_sub(prefix))?.mean(1)
+        };
+        Ok(match (self.config.pooling, &self.pooler, &self.pooled_norm) {
+            (Pooling::TanhPooler, Some(pooler), _) => pooler.forward(&class_token()?)?.tanh()?,
+            (Pooling::MeanThenNorm, _, Some(norm)) => norm.forward(&mean()?)?,
+            (Pooling::Mean | Pooling::MeanThenNorm, ..) => mean()?,
+            (Pooling::ClassToken | Pooling::TanhPooler, ..) => class_token()?,
+        })
+    }
+
+    /// Runs the network as far as `outputs` needs.
+    ///
+    /// # Errors
+    /// As [`Vit::embed`]; [`Error::NoSuchBlock`] or [`Error::NoSuchOutput`] if something is asked for that the network
+    /// lacks.
+    pub fn forward(&self, images: &Tensor, outputs: &Outputs) -> Result<Features, Error> {
+        let run = outputs.blocks_to_run(self.blocks.len())?;
+        if outputs.logits && self.head.is_none() {
+            return Err(Error::NoSuchOutput {
+                output: "logits",
+                reason: "no head was loaded (set the configuration's classes or the loader's head)",
+            });
+        }
+        if outputs.class_attention_of.is_some() && !self.config.class_token {
+            return Err(Error::NoSuchOutput {
+                output: "class_attention",
+                reason: "the network has no class token",
+            });
+        }
+        let (height, width) = self.check_images(images)?;
+        let rope = self.rope(height, width)?;
+        let mut tokens = self.embed(images)?;
+        let mut features = Features {
+            grid: self.grid(height, width),
+            prefix_tokens: self.prefix_tokens(),
+            embed: outputs.embed.then(|| tokens.clone()),
+            blocks: Vec::new(),
+            normed_blocks: Vec::new(),
+            norm: None,
+            pooled: None,
+            logits: None,
+            class_attention: None,
+            full_attention: None,
+        };
+        let mut raw = HashMap::new();
+        let mut normed = HashMap::new();
+        for (index, block) in self.blocks[..run].iter().enumerate() {
+            let (class_row, full) =
+                (outputs.class_attention_of == Some(index), outputs.full_attention_of == Some(index));
+            let weights = match (class_row, full) {
+                (_, true) => AttentionWeights::Full,
+                (true, false) => AttentionWeights::ClassRow,
+                (false, false) => AttentionWeights::None,
+            };
+            let mut context = BlockContext { rope: rope.as_ref(), dropout: None, weights };
+            let (after, attention) = block.forward(&tokens, &mut context)?;
+            tokens = after;
+            if class_row {
+                features.class_attention = match &attention {
+                    Some(all) if full => Some(all.narrow(2, 0, 1)?.squeeze(2)?),
+                    other => other.clone(),
+                };
+            }
+            if full {
+                features.full_attention = attention;
+            }
+            if outputs.blocks.contains(&index) {
+                raw.insert(index, tokens.clone());
+            }
+            if outputs.normed_blocks.contains(&index) {
+                normed.insert(index, self.norm(&tokens)?);
+            }
+        }
+        let pick = |from: &HashMap<usize, Tensor>, wanted: &[usize]| {
+            wanted.iter().filter_map(|index| from.get(index).cloned()).collect()
+        };
+        features.blocks = pick(&raw, &outputs.blocks);
+        features.normed_blocks = pick(&normed, &outputs.normed_blocks);
+        if outputs.norm || outputs.pooled || outputs.logits {
+            let last = match normed.remove(&(self.blocks.len() - 1)) {
+                Some(last) => last,
+                None => self.norm(&tokens)?,
+            };
+            if outputs.pooled || outputs.logits {
+                let pooled = self.pool(&last)?;
+                if let (true, Some(head)) = (outputs.logits, &self.head) {
+                    // The head of `ViTForImageClassification` reads the class token, not the pooler.
+                    let of = match self.config.pooling {
+                        Pooling::TanhPooler => last.narrow(1, 0, 1)?.squeeze(1)?,
+                        _ => pooled.clone(),
+                    };
+                    features.logits = Some(head.forward(&of)?);
+                }
+                features.pooled = outputs.pooled.then_some(pooled);
+            }
+            features.norm = outputs.norm.then_some(last);
+        }
+        Ok(features)
+    }
+
+    /// All tensors in use under this crate's names (timm's; see [`NameScheme::block_tensors`]), contiguous: what
+    /// [`Vit::from_tensors`] with [`NameScheme::Timm`] reads back, for a network without rotary positions; with them,
+    /// too, since it then asks for no table.
+    ///
+    /// # Errors
+    /// If a copy fails.
+    pub fn named_tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
+        self.file_tensors(NameScheme::Timm)
+    }
+
+    /// All tensors in use under the names and in the shapes of a checkpoint file of `scheme`, contiguous.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the scheme has no name for one of them.
+    pub fn file_tensors(&self, scheme: NameScheme) -> Result<Vec<(String, Tensor)>, Error> {
+        let names = scheme.names();
+        let mut out = Vec::new();
+        let named = |name: Option<&'static str>, what: &str| {
+            name.ok_or_else(|| Error::Unsupported {
+                what: format!("{what} under the names of {scheme:?}"),
+                reason: "that naming scheme has no such tensors".to_owned(),
+            })
+        };
+        let push_norm = |out: &mut Vec<(String, Tensor)>, name: &str, norm: &Norm| {
+            out.push((format!("{name}.weight"), norm.weight.clone()));
+            out.push((format!("{name}.bias"), norm.bias.clone()));
+        };
+        let push_linear = |out: &mut Vec<(String, Tensor)>, name: &str, layer: &Linear| {
+            out.push((format!("{name}.weight"), layer.weight()?.contiguous()?));
+            if let Some(bias) = layer.bias() {
+                out.push((format!("{name}.bias"), bias.clone()));
+            }
+            Ok::<_, Error>(())
+        };
+        out.push((format!("{}.weight", names.patch), self.patch_weight.clone()));
+        if let Some(bias) = &self.patch_bias {
+            out.push((format!("{}.bias", names.patch), bias.clone()));
+        }
+        let clip = scheme == NameScheme::HfClip;
+        if let Some(token) = &self.class_token {
+            let token = if clip { token.flatten_all()? } else { token.clone() };
+            out.push((names.class_token.to_owned(), token));
+        }
+        if let Some(registers) = &self.registers {
+            out.push((named(names.registers.first().copied(), "registers")?.to_owned(), registers.clone()));
+        }
+        if let Some(table) = &self.positions {
+            let table = if clip { table.squeeze(0)? } else { table.clone() };
+            out.push((named(names.positions, "a position table")?.to_owned(), table));
+        }
+        if let Some(norm) = &self.pre_norm {
+            push_norm(&mut out, named(names.pre_norm, "a norm before block 0")?, norm);
+        }
+        for (index, block) in self.blocks.iter().enumerate() {
+            let tensors = scheme.block_tensors(block.config(), &block.named_tensors()?)?;
+            out.extend(
+                tensors.into_iter().map(|(name, tensor)| (format!("{}{index}.{name}", names.blocks), tensor)),
+            );
+        }
+        if let Some(norm) = &self.norm {
+            push_norm(&mut out, names.norm, norm);
+        }
+        if let Some(norm) = &self.pooled_norm {
+            push_norm(&mut out, named(names.fc_norm, "a norm after the pooling")?, norm);
+        }
+        if let Some(pooler) = &self.pooler {
+            push_linear(&mut out, named(names.pooler, "a pooler")?, pooler)?;
+        }
+        if let Some(head) = &self.head {
+            push_linear(&mut out, named(names.head, "a classification head")?, head)?;
+        }
+        Ok(out)
+    }
+}
+
+/// The prefix in front of a scheme's names; none where the patch projection is nowhere (a later message names it).
+fn prefix_of<'a>(scheme: NameScheme, names: impl Iterator<Item = &'a str>) -> &'static str {
+    let patch = format!("{}.weight", scheme.names().patch);
+    let found: Vec<&str> = names.filter_map(|name| name.strip_suffix(&patch)).collect();
+    crate::names::PREFIXES.into_iter().find(|prefix| found.contains(prefix)).unwrap_or("")
+}
+
+/// Refuses weights that hold a part the configuration denies: leaving it out would silently give other features.
+fn refuse_what_has_no_place(
+    config: &VitConfig,
+    checkpoint: &Checkpoint,
+    scheme: NameScheme,
+) -> Result<(), Error> {
+    let names = scheme.names();
+    let refuse = |name: String, reason: &str| {
+        if checkpoint.contains(&name) {
+            return Err(Error::UnexpectedTensor {
+                tensor: name,
+                checkpoint: checkpoint.label().to_owned(),
+                reason: format!("the configuration says {reason}"),
+            });
+        }
+        Ok(())
+    };
+    if !config.class_token {
+        refuse(names.class_token.to_owned(), "class_token = false")?;
+    }
+    if config.registers == 0 {
+        for name in names.registers {
+            refuse((*name).to_owned(), "registers = 0")?;
+        }
+    }
+    if !config.patch_bias {
+        refuse(format!("{}.bias", names.patch), "patch_bias = false")?;
+    }
+    if let (false, Some(name)) = (config.pre_norm, names.pre_norm) {
+        refuse(format!("{name}.weight"), "pre_norm = false")?;
+    }
+    if let (Positions::Rope { .. }, Some(name)) = (config.positions, names.positions) {
+        refuse(name.to_owned(), "rotary positions")?;
+    }
+    if !config.final_norm() {
+        refuse(format!("{}.weight", names.norm), "no norm before the pooling")?;
+    }
+    Ok(())
+}
+
+/// One row for each patch of the trained grid, or one more for the class token.
+fn check_rows(config: &VitConfig, table: &Tensor, name: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let (rows, columns) = config.trained_grid();
+    let (found, patches) = (table.dim(1)?, rows * columns);
+    if found == patches || (config.class_token && found == patches + 1) {
+        return Ok(());
+    }
+    let or_more = if config.class_token { format!(" or {}", patches + 1) } else { String::new() };
+    Err(Error::Shape {
+        tensor: name.to_owned(),
+        checkpoint: checkpoint.label().to_owned(),
+        expected: format!("[1, {patches}{or_more}, {}] for a grid of {rows}x{columns}", config.dim),
+        found: checkpoint.shape(name).unwrap_or_default().to_vec(),
+    })
+}
