@@ -45,13 +45,13 @@ pub struct Cell {
     #[serde(default)]
     pub terms: BTreeMap<String, Term>,
     /// How long it took.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub seconds: Option<Seconds>,
     /// The largest resident memory of the cell's process, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
     /// What was published for this cell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub published: Option<Published>,
     /// What happened during training: a name (`loss`, `image_auroc`, …) to its points.
     #[serde(default)]
@@ -60,7 +60,7 @@ pub struct Cell {
     #[serde(default)]
     pub pictures: Vec<Picture>,
     /// The map values the colours of the overlays run between, the same for all pictures of the category.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub map_scale: Option<Scale>,
     /// The method's configuration with every default filled in.
     #[serde(default)]
@@ -98,13 +98,13 @@ impl Status {
 #[serde(deny_unknown_fields)]
 pub struct Results {
     /// Chosen as the reference code chooses, which often looks at the test images.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub faithful: Option<Evaluation>,
     /// Chosen without looking at any test image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub honest: Option<Evaluation>,
     /// The one training ended with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::part")]
     pub last: Option<Evaluation>,
 }
 

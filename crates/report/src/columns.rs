@@ -23,12 +23,14 @@ pub(crate) enum Column {
 
 /// The columns of `section`: always the three selections; the rest where at least one row has something to show.
 pub(crate) fn columns(section: &Section) -> Vec<Column> {
-    let any = |holds: &dyn Fn(&Row) -> bool| section.methods.iter().flat_map(|method| &method.rows).any(holds);
+    let any =
+        |holds: &dyn Fn(&Row) -> bool| section.methods.iter().flat_map(|method| &method.rows).any(holds);
     let mut columns: Vec<Column> = Selection::ALL.into_iter().map(Column::ImageAuroc).collect();
     if any(&|row| row.published.is_some()) {
         columns.extend([Column::Published, Column::Difference]);
     }
-    columns.extend((0..OTHER_METRICS.len()).filter(|&i| any(&|row| row.others[i].is_some())).map(Column::Other));
+    columns
+        .extend((0..OTHER_METRICS.len()).filter(|&i| any(&|row| row.others[i].is_some())).map(Column::Other));
     if any(&|row| !row.terms.is_empty()) {
         columns.push(Column::Terms);
     }
@@ -68,7 +70,9 @@ impl Column {
     pub(crate) fn text(self, row: &Row) -> String {
         match self {
             Self::ImageAuroc(_) | Self::Other(_) => words::percent(self.figure(row)),
-            Self::Published => row.published.as_ref().map_or_else(|| words::DASH.to_owned(), words::published),
+            Self::Published => {
+                row.published.as_ref().map_or_else(|| words::DASH.to_owned(), words::published)
+            }
             Self::Difference => {
                 words::points(row.published.as_ref().and_then(|published| published.difference))
             }

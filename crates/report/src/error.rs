@@ -79,4 +79,12 @@ pub enum Error {
     /// An image could not be encoded.
     #[error("PNG encoding: {0}")]
     Png(#[from] image::ImageError),
+    /// A curve could not be computed.
+    #[error("cell {cell}: {source}")]
+    Metric {
+        /// The cell's id.
+        cell: String,
+        /// What the metric said.
+        source: metrics::Error,
+    },
 }

@@ -74,7 +74,8 @@ fn names(cell: &Cell) -> impl Iterator<Item = &str> {
 /// The picture's path, refused if it could leave the folder.
 fn below(folder: &Path, cell: &Cell, name: &str) -> Result<PathBuf, Error> {
     let relative = Path::new(name);
-    let plain = !name.contains('\\') && relative.components().all(|part| matches!(part, Component::Normal(_)));
+    let plain =
+        !name.contains('\\') && relative.components().all(|part| matches!(part, Component::Normal(_)));
     if plain && !name.is_empty() {
         Ok(folder.join(relative))
     } else {

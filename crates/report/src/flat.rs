@@ -18,8 +18,9 @@ pub fn csv(cells: &[Cell]) -> Result<String, Error> {
     for cell in cells {
         writer.write_record(line(cell, &terms)).map_err(failed)?;
     }
-    let bytes =
-        writer.into_inner().map_err(|error| failed(csv::Error::from(std::io::Error::other(error.to_string()))))?;
+    let bytes = writer
+        .into_inner()
+        .map_err(|error| failed(csv::Error::from(std::io::Error::other(error.to_string()))))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -30,8 +31,17 @@ fn figures() -> impl Iterator<Item = &'static str> {
 
 fn header(terms: &[&String]) -> Vec<String> {
     let mut names: Vec<String> = [
-        "cell", "method", "dataset", "category", "protocol", "seed", "backbone", "precision", "image_size",
-        "status", "error",
+        "cell",
+        "method",
+        "dataset",
+        "category",
+        "protocol",
+        "seed",
+        "backbone",
+        "precision",
+        "image_size",
+        "status",
+        "error",
     ]
     .map(str::to_owned)
     .to_vec();

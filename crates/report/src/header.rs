@@ -36,7 +36,10 @@ impl Header {
                 facts.push((name.to_owned(), value));
             }
         };
-        common("commit", &|cell| cell.provenance.commit.clone());
+        // Enough of the hash to tell commits apart; each record has all of it.
+        common("commit", &|cell| {
+            cell.provenance.commit.as_ref().map(|commit| commit.chars().take(12).collect())
+        });
         common("device", &|cell| cell.provenance.device.clone());
         common("versions", &|cell| {
             let versions: Vec<String> =

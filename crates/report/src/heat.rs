@@ -102,7 +102,8 @@ pub fn overlay(image: &Pixels, map: &Map, scale: Scale) -> Result<Vec<u8>, Error
             let heat = scale.position(mix(top, bottom, row.2));
             let pixel = &image.data[(y * image.width + x) * 3..][..3];
             // ITU-R BT.601 luma.
-            let grey = 0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]);
+            let grey =
+                0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]);
             let colour = colorous::INFERNO.eval_continuous(f64::from(0.25 + 0.75 * heat));
             let opacity = 0.75 * heat;
             for channel in [colour.r, colour.g, colour.b] {

@@ -8,62 +8,58 @@ use crate::{Cell, Header, Status};
 /// The summary as Markdown. Text from the records is escaped: it can neither end a table cell nor become HTML.
 pub fn markdown(header: &Header, cells: &[Cell]) -> String {
     let cells: Vec<&Cell> = cells.iter().collect();
-    let mut text = format!("# {}\n\n", escape(&header.profile));
+    let mut lines = vec![format!("# {}", escape(&header.profile)), String::new()];
     if let Some(description) = &header.description {
-        text.push_str(&format!("{}\n\n", escape(description)));
+        lines.extend([escape(description), String::new()]);
     }
-    for (name, value) in header.all_facts(&cells) {
-        text.push_str(&format!("- {}: {}\n", escape(&name), escape(&value)));
-    }
-    text.push_str(
-        "\nFigures are percentages; `faithful`, `honest` and `last` are image AUROCs of the detectors chosen as the \
+    let facts = header.all_facts(&cells);
+    lines.extend(facts.iter().map(|(name, value)| format!("- {}: {}", escape(name), escape(value))));
+    lines.push(String::new());
+    lines.push(
+        "Figures are percentages; `faithful`, `honest` and `last` are image AUROCs of the detectors chosen as the \
          reference does, without looking at test images, and at the end of training. Several seeds: mean ± sample \
-         standard deviation.\n",
+         standard deviation."
+            .to_owned(),
     );
     for section in sections(&cells) {
-        text.push_str(&format!("\n## {} · {}\n\n", escape(&section.dataset), escape(&section.protocol)));
-        text.push_str(&table(&section));
+        let title = format!("## {} · {}", escape(&section.dataset), escape(&section.protocol));
+        lines.extend([String::new(), title, String::new()]);
+        lines.extend(table(&section));
         let sources = sources(&section);
         if !sources.is_empty() {
-            text.push_str("\nPublished figures:\n\n");
-            for source in &sources {
-                text.push_str(&format!("- {}\n", escape(source)));
-            }
+            lines.extend([String::new(), "Published figures:".to_owned(), String::new()]);
+            lines.extend(sources.iter().map(|source| format!("- {}", escape(source))));
         }
     }
     let unfinished: Vec<&&Cell> = cells.iter().filter(|cell| cell.status != Status::Ok).collect();
     if !unfinished.is_empty() {
-        text.push_str("\n## Cells without figures\n\n");
-        for cell in unfinished {
+        lines.extend([String::new(), "## Cells without figures".to_owned(), String::new()]);
+        lines.extend(unfinished.iter().map(|cell| {
             let error = cell.error.as_deref().unwrap_or("no reason recorded");
-            text.push_str(&format!("- {} {}: {}\n", escape(&cell.cell), cell.status.word(), escape(error)));
-        }
+            format!("- {} {}: {}", escape(&cell.cell), cell.status.word(), escape(error))
+        }));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
-fn table(section: &Section) -> String {
+fn table(section: &Section) -> Vec<String> {
     let columns = columns(section);
-    let mut text = String::from("| method | category |");
-    for column in &columns {
-        text.push_str(&format!(" {} |", column.heading()));
-    }
-    text.push_str("\n| --- | --- |");
-    for column in &columns {
-        text.push_str(if column.is_number() { " ---: |" } else { " --- |" });
-    }
-    text.push('\n');
+    let line = |fields: Vec<String>| format!("| {} |", fields.join(" | "));
+    let headings = columns.iter().map(|column| column.heading().to_owned());
+    let rules = columns.iter().map(|column| if column.is_number() { "---:" } else { "---" }.to_owned());
+    let mut lines = vec![
+        line(["method".to_owned(), "category".to_owned()].into_iter().chain(headings).collect()),
+        line(["---".to_owned(), "---".to_owned()].into_iter().chain(rules).collect()),
+    ];
     for method in &section.methods {
         for row in method.rows.iter().chain(&method.mean) {
             let name = format!("{} ({})", method.method, method.details);
-            text.push_str(&format!("| {} | {} |", escape(&name), escape(&columns::label(row))));
-            for column in &columns {
-                text.push_str(&format!(" {} |", escape(&column.text(row))));
-            }
-            text.push('\n');
+            let texts = columns.iter().map(|column| escape(&column.text(row)));
+            lines
+                .push(line([escape(&name), escape(&columns::label(row))].into_iter().chain(texts).collect()));
         }
     }
-    text
+    lines
 }
 
 /// Makes `text` stand for itself in Markdown, on one line.

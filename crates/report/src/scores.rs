@@ -53,7 +53,10 @@ impl ScoreTable {
         let names: Vec<&str> = header.iter().collect();
         if !names.starts_with(&FIXED) {
             let found = names.join(",");
-            return Err(wrong(1, format!("expected a header starting with `id,label,score`, found `{found}`")));
+            return Err(wrong(
+                1,
+                format!("expected a header starting with `id,label,score`, found `{found}`"),
+            ));
         }
         let terms: Vec<String> = names[FIXED.len()..].iter().map(|&name| name.to_owned()).collect();
         let mut rows = Vec::new();
@@ -118,7 +121,9 @@ impl ScoreTable {
         self.check(what)?;
         let failed = |source| Error::Csv { what: what.to_owned(), source };
         let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(FIXED.into_iter().chain(self.terms.iter().map(String::as_str))).map_err(failed)?;
+        writer
+            .write_record(FIXED.into_iter().chain(self.terms.iter().map(String::as_str)))
+            .map_err(failed)?;
         for row in &self.rows {
             writer.write_field(&row.id).map_err(failed)?;
             writer.write_field(if row.label { "1" } else { "0" }).map_err(failed)?;
@@ -134,7 +139,8 @@ impl ScoreTable {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn check(&self, what: &str) -> Result<(), Error> {
+    /// Refuses what [`ScoreTable::to_csv`] refuses.
+    pub(crate) fn check(&self, what: &str) -> Result<(), Error> {
         let wrong = |line, problem| Err(Error::Scores { what: what.to_owned(), line, problem });
         for (index, name) in self.terms.iter().enumerate() {
             if FIXED.contains(&name.as_str()) || self.terms[..index].contains(name) {
@@ -147,7 +153,9 @@ impl ScoreTable {
                 let (expected, found) = (self.terms.len(), row.terms.len());
                 return wrong(line, format!("expected {expected} terms, found {found}"));
             }
-            if let Some(value) = std::iter::once(&row.score).chain(&row.terms).find(|value| !value.is_finite()) {
+            if let Some(value) =
+                std::iter::once(&row.score).chain(&row.terms).find(|value| !value.is_finite())
+            {
                 return wrong(line, format!("expected finite numbers, found {value}"));
             }
         }

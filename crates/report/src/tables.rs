@@ -107,8 +107,11 @@ fn section(cells: &[&Cell], (dataset, protocol): (&str, &str)) -> Section {
         .iter()
         .map(|group| {
             let first = cells[group[0]];
-            let siblings: Vec<&Cell> =
-                groups.iter().map(|other| cells[other[0]]).filter(|cell| cell.method == first.method).collect();
+            let siblings: Vec<&Cell> = groups
+                .iter()
+                .map(|other| cells[other[0]])
+                .filter(|cell| cell.method == first.method)
+                .collect();
             let rows: Vec<Row> = categories
                 .iter()
                 .map(|category| {
@@ -208,7 +211,9 @@ fn row(cells: &[&Cell], category: &str, indices: Vec<usize>) -> Row {
             over_seeds(&|cell| cell.results.get(selection).and_then(|evaluation| evaluation.image_auroc))
         }),
         others: OTHER_METRICS.map(|(metric, _)| {
-            over_seeds(&|cell| cell.results.faithful.as_ref().and_then(|evaluation| evaluation.figure(metric)))
+            over_seeds(&|cell| {
+                cell.results.faithful.as_ref().and_then(|evaluation| evaluation.figure(metric))
+            })
         }),
         terms,
         published,
@@ -222,24 +227,26 @@ fn row(cells: &[&Cell], category: &str, indices: Vec<usize>) -> Row {
 /// The mean over categories. Its deviation is the one of the seeds' means, known only where every category has the
 /// same seeds. A figure that some category lacks has no mean: it would be the mean of something else.
 fn mean_row(cells: &[&Cell], rows: &[Row]) -> Row {
-    let mean = |pick: &dyn Fn(&Row) -> Option<Figure>, figure: &dyn Fn(&Cell) -> Option<f64>| -> Option<Figure> {
-        let means: Vec<f64> = rows.iter().filter_map(|row| pick(row).map(|figure| figure.mean)).collect();
-        if means.len() < rows.len() {
-            return None;
-        }
-        let mean = Figure::of(&means)?.mean;
-        let mut by_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for &index in rows.iter().flat_map(|row| &row.cells) {
-            if let Some(value) = figure(cells[index]) {
-                by_seed.entry(cells[index].seed).or_default().push(value);
+    let mean =
+        |pick: &dyn Fn(&Row) -> Option<Figure>, figure: &dyn Fn(&Cell) -> Option<f64>| -> Option<Figure> {
+            let means: Vec<f64> = rows.iter().filter_map(|row| pick(row).map(|figure| figure.mean)).collect();
+            if means.len() < rows.len() {
+                return None;
             }
-        }
-        let complete = by_seed.values().all(|values| values.len() == rows.len());
-        let seeds: Vec<f64> =
-            by_seed.values().map(|values| values.iter().sum::<f64>() / values.len() as f64).collect();
-        Some(Figure { mean, sd: Figure::of(&seeds).filter(|_| complete).and_then(|figure| figure.sd) })
-    };
-    let mut names: Vec<&String> = rows.iter().flat_map(|row| row.terms.iter().map(|(name, _)| name)).collect();
+            let mean = Figure::of(&means)?.mean;
+            let mut by_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+            for &index in rows.iter().flat_map(|row| &row.cells) {
+                if let Some(value) = figure(cells[index]) {
+                    by_seed.entry(cells[index].seed).or_default().push(value);
+                }
+            }
+            let complete = by_seed.values().all(|values| values.len() == rows.len());
+            let seeds: Vec<f64> =
+                by_seed.values().map(|values| values.iter().sum::<f64>() / values.len() as f64).collect();
+            Some(Figure { mean, sd: Figure::of(&seeds).filter(|_| complete).and_then(|figure| figure.sd) })
+        };
+    let mut names: Vec<&String> =
+        rows.iter().flat_map(|row| row.terms.iter().map(|(name, _)| name)).collect();
     names.sort();
     names.dedup();
     let terms = names
@@ -304,4 +311,101 @@ pub(crate) fn sources(section: &Section) -> Vec<String> {
         }
     }
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{Evaluation, Provenance, Published, Results};
+
+    fn cell(method: &str, category: &str, seed: u64, auroc: Option<f64>) -> Cell {
+        let evaluation = Evaluation { image_auroc: auroc, ..Evaluation::default() };
+        Cell {
+            cell: format!("{method}-{category}-{seed}"),
+            method: method.to_owned(),
+            dataset: "parts".to_owned(),
+            category: category.to_owned(),
+            protocol: "unimodal".to_owned(),
+            seed,
+            backbone: None,
+            precision: "f32".to_owned(),
+            image_size: None,
+            status: if auroc.is_some() { Status::Ok } else { Status::Failed },
+            error: None,
+            results: Results { faithful: auroc.map(|_| evaluation), ..Results::default() },
+            terms: BTreeMap::new(),
+            seconds: None,
+            peak_memory_bytes: None,
+            published: None,
+            curves: BTreeMap::new(),
+            pictures: Vec::new(),
+            map_scale: None,
+            config: serde_json::Value::Null,
+            provenance: Provenance::default(),
+        }
+    }
+
+    fn arranged(cells: &[Cell]) -> Vec<Section> {
+        sections(&cells.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn seeds_are_averaged_within_and_across_categories() {
+        let cells = [
+            cell("a", "x", 0, Some(0.80)),
+            cell("a", "x", 1, Some(0.90)),
+            cell("a", "y", 0, Some(0.60)),
+            cell("a", "y", 1, Some(0.80)),
+        ];
+        let sections = arranged(&cells);
+        let method = &sections[0].methods[0];
+        let x = method.rows[0].image_auroc[0].unwrap();
+        assert!((x.mean - 0.85).abs() < 1e-12 && (x.sd.unwrap() - 0.05 * 2f64.sqrt()).abs() < 1e-12);
+        // The seeds' means over categories are 0.70 and 0.85.
+        let mean = method.mean.as_ref().unwrap().image_auroc[0].unwrap();
+        assert!((mean.mean - 0.775).abs() < 1e-12);
+        assert!((mean.sd.unwrap() - 0.075 * 2f64.sqrt()).abs() < 1e-12);
+        assert_eq!(method.rows[0].image_auroc[1], None);
+    }
+
+    #[test]
+    fn a_missing_category_leaves_no_mean_and_is_counted() {
+        let cells = [cell("a", "x", 0, Some(0.8)), cell("a", "y", 0, None)];
+        let sections = arranged(&cells);
+        let method = &sections[0].methods[0];
+        let mean = method.mean.as_ref().unwrap();
+        assert_eq!(mean.image_auroc[0], None);
+        assert_eq!((mean.missing, mean.total), (1, 2));
+    }
+
+    #[test]
+    fn configurations_are_told_apart_only_where_they_meet() {
+        let with = |category: &str, epochs: u32, auroc| {
+            let mut cell = cell("a", category, 0, Some(auroc));
+            cell.config = serde_json::json!({ "epochs": epochs, "k": 3 });
+            cell
+        };
+        let apart = arranged(&[with("x", 1, 0.7), with("x", 5, 0.9), with("y", 1, 0.6), with("y", 5, 0.8)]);
+        let details: Vec<&str> = apart[0].methods.iter().map(|method| method.details.as_str()).collect();
+        assert_eq!(details, ["f32 · epochs = 1", "f32 · epochs = 5"]);
+        let together = arranged(&[with("x", 1, 0.7), with("y", 5, 0.9)]);
+        assert_eq!(together[0].methods.len(), 1);
+    }
+
+    #[test]
+    fn published_figures_are_averaged_only_when_complete() {
+        let with = |category: &str, ours: f64, published: f64| {
+            let mut cell = cell("a", category, 0, Some(ours));
+            cell.published = Some(Published::compared(published, "image_auroc", "table 1", &cell.results));
+            cell
+        };
+        let both = arranged(&[with("x", 0.9, 0.8), with("y", 0.7, 0.9)]);
+        let mean = both[0].methods[0].mean.as_ref().unwrap().published.clone().unwrap();
+        assert!((mean.value - 0.85).abs() < 1e-12 && (mean.difference.unwrap() + 0.05).abs() < 1e-12);
+        let one = arranged(&[with("x", 0.9, 0.8), cell("a", "y", 0, Some(0.7))]);
+        assert_eq!(one[0].methods[0].mean.as_ref().unwrap().published, None);
+        assert_eq!(sources(&one[0]), ["table 1"]);
+    }
 }

@@ -12,26 +12,31 @@ use crate::{Cell, Status};
 /// the other figures are percentages; several seeds are given as mean ± sample standard deviation.
 pub fn terminal_table(cells: &[Cell]) -> String {
     let cells: Vec<&Cell> = cells.iter().collect();
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for section in sections(&cells) {
-        let title = format!("{} · {} · image AUROC, %", one_line(&section.dataset), one_line(&section.protocol));
-        text.push_str(&format!("{title}\n{}\n", table(&section)));
-        for source in sources(&section) {
-            text.push_str(&format!("published: {}\n", one_line(&source)));
-        }
-        text.push('\n');
+        lines.push(format!(
+            "{} · {} · image AUROC, %",
+            one_line(&section.dataset),
+            one_line(&section.protocol)
+        ));
+        lines.push(table(&section));
+        lines.extend(sources(&section).iter().map(|source| format!("published: {}", one_line(source))));
+        lines.push(String::new());
     }
     for cell in cells.iter().filter(|cell| cell.status != Status::Ok) {
         let error = cell.error.as_deref().unwrap_or("no reason recorded");
-        text.push_str(&format!("{} {}: {}\n", cell.status.word(), one_line(&cell.cell), one_line(error)));
+        lines.push(format!("{} {}: {}", cell.status.word(), one_line(&cell.cell), one_line(error)));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn table(section: &Section) -> String {
     let columns = columns(section);
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .force_no_tty();
     let headings = columns.iter().map(|column| column.heading().to_owned());
     table.set_header(["method".to_owned(), "category".to_owned()].into_iter().chain(headings));
     for method in &section.methods {

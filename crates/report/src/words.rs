@@ -120,6 +120,53 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 fn is_steering(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_have_two_decimals_and_a_deviation() {
+        assert_eq!(percent(Some(Figure { mean: 0.983_14, sd: None })), "98.31");
+        assert_eq!(percent(Some(Figure { mean: 0.983_14, sd: Some(0.001_25) })), "98.31 ± 0.12");
+        assert_eq!(percent(None), DASH);
+        assert_eq!(fraction(Some(0.0)), "0.00");
+    }
+
+    #[test]
+    fn differences_carry_their_sign_unless_they_are_nothing() {
+        assert_eq!(points(Some(0.012_34)), "+1.23");
+        assert_eq!(points(Some(-0.012_34)), "-1.23");
+        assert_eq!(points(Some(-0.000_001)), "0.00");
+        assert_eq!(points(Some(0.000_001)), "0.00");
+        assert_eq!(points(None), DASH);
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        assert_eq!(seconds(Some(0.0412)), "41 ms");
+        assert_eq!(seconds(Some(21.37)), "21.4 s");
+        assert_eq!(seconds(Some(252.0)), "4 min 12 s");
+        assert_eq!(seconds(Some(7_500.0)), "2 h 05 min");
+        assert_eq!(bytes(Some(512)), "512 B");
+        assert_eq!(bytes(Some(188_000_000)), "179 MiB");
+        assert_eq!(bytes(Some(1 << 31)), "2.0 GiB");
+        assert_eq!((seconds(None), bytes(None)), (DASH.to_owned(), DASH.to_owned()));
+    }
+
+    #[test]
+    fn scores_keep_four_digits() {
+        assert_eq!(score(364.51), "364.5");
+        assert_eq!(score(0.012_345_6), "0.01235");
+        assert_eq!(score(-123_456.0), "-123456");
+        assert_eq!(score(3.4e38), "3.400e38");
+        assert_eq!(score(0.0), "0");
+    }
+
+    #[test]
+    fn steering_characters_become_spaces() {
+        assert_eq!(one_line("a\u{1b}[31mb\nc\u{202e}d"), "a [31mb c d");
+    }
 }

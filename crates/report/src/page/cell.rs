@@ -16,6 +16,7 @@ pub(crate) fn cell(index: usize, files: &CellFiles) -> Result<Markup, Error> {
     let cell = &files.cell;
     let auroc = cell.results.faithful.as_ref().and_then(|evaluation| evaluation.image_auroc);
     let pictures = pictures(files)?;
+    let curves = files.scores.as_ref().map(|scores| scores_and_roc(cell, scores)).transpose()?;
     Ok(html! {
         details.cell id=(format!("cell-{index}")) {
             summary {
@@ -30,7 +31,7 @@ pub(crate) fn cell(index: usize, files: &CellFiles) -> Result<Markup, Error> {
                 @if cell.status != Status::Ok {
                     pre.error { (cell.error.as_deref().unwrap_or("no reason recorded")) }
                 }
-                @if let Some(scores) = &files.scores { (scores_and_roc(cell, scores)) }
+                @if let Some(curves) = &curves { (curves) }
                 (results(cell))
                 (training(cell))
                 (pictures)
@@ -40,43 +41,44 @@ pub(crate) fn cell(index: usize, files: &CellFiles) -> Result<Markup, Error> {
     })
 }
 
-fn scores_and_roc(cell: &Cell, table: &ScoreTable) -> Markup {
+fn scores_and_roc(cell: &Cell, table: &ScoreTable) -> Result<Markup, Error> {
+    table.check(&format!("cell {}", cell.cell))?;
+    if table.rows.is_empty() {
+        return Ok(html! {});
+    }
+    let failed = |source| Error::Metric { cell: cell.cell.clone(), source };
     let (scores, labels) = (table.scores(), table.labels());
     let of = |label: bool| -> Vec<f32> {
         table.rows.iter().filter(|row| row.label == label).map(|row| row.score).collect()
     };
     let (normal, anomalous) = (of(false), of(true));
-    if table.rows.is_empty() {
-        return html! {};
-    }
     let axis = charts::score_axis(&scores);
-    let points = operating::all(&scores, &labels);
-    let both = !normal.is_empty() && !anomalous.is_empty();
-    let best = operating::best(&points).filter(|_| both);
-    let at = best.map(|best| points[best]);
+    if normal.is_empty() || anomalous.is_empty() {
+        return Ok(html! {
+            div.charts { (charts::histogram(&axis, &normal, &anomalous, None)) }
+            p.note { "No ROC curve: it needs normal and anomalous test images." }
+        });
+    }
+    let points = operating::all(&scores, &labels).map_err(failed)?;
+    let best = operating::best(&points, &scores, &labels).map_err(failed)?;
     let curve = |points: &[Operating]| {
         let rates = points.iter().map(|point| (point.false_positive_rate(), point.true_positive_rate()));
         std::iter::once((0.0, 0.0)).chain(rates).collect::<Vec<_>>()
     };
     let auroc = cell.results.faithful.as_ref().and_then(|evaluation| evaluation.image_auroc);
-    let mut series =
-        vec![Series { name: "score", note: words::fraction(auroc), points: curve(&points) }];
+    let mut series = vec![Series { name: "score", note: words::fraction(auroc), points: curve(&points) }];
     for (index, name) in table.terms.iter().enumerate() {
         let auroc = cell.terms.get(name).and_then(|term| term.image_auroc);
-        let points = curve(&operating::all(&table.term(index), &labels));
+        let points = curve(&operating::all(&table.term(index), &labels).map_err(failed)?);
         series.push(Series { name, note: words::fraction(auroc), points });
     }
-    html! {
+    Ok(html! {
         div.charts data-cell="" {
-            (charts::histogram(&axis, &normal, &anomalous, at.as_ref()))
-            @if both {
-                (charts::roc(&series, at.as_ref()))
-            } @else {
-                p.note { "No ROC curve: it needs normal and anomalous test images." }
-            }
-            @if let Some(best) = best { (threshold(&points, best, &axis)) }
+            (charts::histogram(&axis, &normal, &anomalous, Some(&points[best])))
+            (charts::roc(&series, &points[best]))
+            (threshold(&points, best, &axis))
         }
-    }
+    })
 }
 
 /// The movable threshold with its counts; without a script it shows those of the best F1.
@@ -135,14 +137,14 @@ fn results(cell: &Cell) -> Markup {
                         th scope="row" { (selection.word()) }
                         td.number { (evaluation.step.map_or_else(|| words::DASH.to_owned(), |step| step.to_string())) }
                         @for metric in &metrics { td.number { (words::fraction(evaluation.figure(metric))) } }
-                        td.terms { (evaluation.selection) }
+                        td.words.light { (evaluation.selection) }
                     } } }
                 }
             }
         }
         @if !cell.terms.is_empty() {
             h5 { "Parts of the score" }
-            div.scroll tabindex="0" role="region" aria-label="Parts of the score" {
+            div.scroll.narrow tabindex="0" role="region" aria-label="Parts of the score" {
                 table {
                     thead { tr { th { "part" } th.number { "image AUROC" } } }
                     tbody { @for (name, term) in &cell.terms { tr {
@@ -182,7 +184,8 @@ fn training(cell: &Cell) -> Markup {
 fn configuration(cell: &Cell) -> Markup {
     let provenance = &cell.provenance;
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| words::DASH.to_owned());
-    let count = |value: Option<usize>| value.map_or_else(|| words::DASH.to_owned(), |count| count.to_string());
+    let count =
+        |value: Option<usize>| value.map_or_else(|| words::DASH.to_owned(), |count| count.to_string());
     let limited = |value: Option<usize>, limit: Option<usize>| match limit {
         Some(limit) => format!("{} (limit {limit})", count(value)),
         None => count(value),
@@ -204,11 +207,18 @@ fn configuration(cell: &Cell) -> Markup {
         ("dataset fingerprint", text(&provenance.dataset_fingerprint)),
         ("dataset licence", text(&provenance.licence)),
         ("commit", text(&provenance.commit)),
-        ("versions", list(provenance.versions.iter().map(|(name, version)| format!("{name} {version}")).collect())),
-        ("number revisions", list(provenance.revisions.iter().map(|(name, it)| format!("{name} {it}")).collect())),
+        (
+            "versions",
+            list(provenance.versions.iter().map(|(name, version)| format!("{name} {version}")).collect()),
+        ),
+        (
+            "number revisions",
+            list(provenance.revisions.iter().map(|(name, it)| format!("{name} {it}")).collect()),
+        ),
     ];
     if let Some(published) = &cell.published {
-        let value = format!("{} {}", words::metric(&published.metric), words::fraction(Some(published.value)));
+        let value =
+            format!("{} {}", words::metric(&published.metric), words::fraction(Some(published.value)));
         let difference = words::points(published.difference);
         facts.push(("published", format!("{value} (difference {difference}), {}", published.source)));
     }

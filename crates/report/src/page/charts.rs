@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use super::axis::{Axis, path, px};
 use super::operating::Operating;
-use crate::words;
 
 /// Where the plotting area of a chart lies inside its drawing.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +29,7 @@ pub(crate) struct Series<'a> {
 }
 
 /// ROC curves in one square of rates.
-pub(crate) fn roc(series: &[Series], at: Option<&Operating>) -> Markup {
+pub(crate) fn roc(series: &[Series], at: &Operating) -> Markup {
     let x = Axis { low: 0.0, high: 1.0, from: FRAME.left, to: FRAME.right };
     let y = Axis { low: 0.0, high: 1.0, from: FRAME.bottom, to: FRAME.top };
     let names: Vec<&str> = series.iter().map(|series| series.name).collect();
@@ -45,9 +44,7 @@ pub(crate) fn roc(series: &[Series], at: Option<&Operating>) -> Markup {
                     path class=(format!("line look{}", index % LOOKS))
                         d=(path(series.points.iter().map(|point| (x.at(point.0), y.at(point.1))))) {}
                 }
-                @if let Some(at) = at {
-                    circle.at.roc-at cx=(px(x.at(at.false_positive_rate()))) cy=(px(y.at(at.true_positive_rate()))) r="5" {}
-                }
+                circle.at.roc-at cx=(px(x.at(at.false_positive_rate()))) cy=(px(y.at(at.true_positive_rate()))) r="5" {}
             }
             (legend(series))
         }
@@ -75,7 +72,7 @@ pub(crate) fn histogram(axis: &Axis, normal: &[f32], anomalous: &[f32], at: Opti
     let bins = bins(normal.len() + anomalous.len());
     let shares = [shares(axis, normal, bins), shares(axis, anomalous, bins)];
     let highest = shares.iter().flatten().copied().fold(0.0, f64::max);
-    let y = Axis { low: 0.0, high: highest.max(0.01) * 1.05, from: FRAME.bottom, to: FRAME.top };
+    let y = Axis { low: 0.0, high: highest.max(1.0) * 1.05, from: FRAME.bottom, to: FRAME.top };
     let beyond = normal
         .iter()
         .chain(anomalous)
@@ -152,7 +149,6 @@ fn grid(x: &Axis, y: &Axis, x_title: &str, y_title: &str) -> Markup {
             @for (value, label) in y.ticks(5) {
                 @let at = px(y.at(value));
                 line x1=(px(FRAME.left)) x2=(px(FRAME.right)) y1=(at) y2=(at) {}
-                @let label = if y_title.ends_with('%') { words::score(value * 100.0) } else { label };
                 text x=(px(FRAME.left - 6.0)) y=(at) dy="0.35em" text-anchor="end" { (label) }
             }
             @for (value, label) in x.ticks(5) {
@@ -190,13 +186,14 @@ fn bins(count: usize) -> usize {
     (2.0 * (count as f64).sqrt()).clamp(10.0, 40.0) as usize
 }
 
+/// The percentage of `scores` in each bin.
 fn shares(axis: &Axis, scores: &[f32], bins: usize) -> Vec<f64> {
     let mut counts = vec![0_usize; bins];
     let unit = Axis { from: 0.0, to: bins as f64, ..*axis };
     for &score in scores {
         counts[(unit.at(f64::from(score)).floor() as usize).min(bins - 1)] += 1;
     }
-    counts.into_iter().map(|count| count as f64 / scores.len().max(1) as f64).collect()
+    counts.into_iter().map(|count| 100.0 * count as f64 / scores.len().max(1) as f64).collect()
 }
 
 fn outline(axis: &Axis, y: &Axis, shares: &[f64]) -> String {
@@ -219,8 +216,8 @@ mod tests {
         let scores = [0.0, 0.1, 0.5, 1.0];
         let axis = score_axis(&scores);
         let shares = shares(&axis, &scores, 10);
-        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        assert_eq!((shares[0], shares[1], shares[9]), (0.25, 0.25, 0.25));
+        assert_eq!(shares.iter().sum::<f64>(), 100.0);
+        assert_eq!((shares[0], shares[1], shares[9]), (25.0, 25.0, 25.0));
     }
 
     #[test]

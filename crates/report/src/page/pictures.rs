@@ -62,10 +62,8 @@ fn image(files: &CellFiles, name: &str, alt: &str) -> Result<Markup, Error> {
     let Some(bytes) = files.pictures.get(name) else {
         return Ok(html! { span.absent { "picture not kept" } });
     };
-    let (width, height) = size(bytes).ok_or_else(|| Error::PictureFormat {
-        cell: files.cell.cell.clone(),
-        name: name.to_owned(),
-    })?;
+    let (width, height) = size(bytes)
+        .ok_or_else(|| Error::PictureFormat { cell: files.cell.cell.clone(), name: name.to_owned() })?;
     // Enlarged small images keep their pixels; interpolation would invent what the detector never saw.
     let small = width < 96 && height < 96;
     Ok(html! {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::cell::cell;
 use crate::columns::{Column, columns};
 use crate::tables::{Figure, MethodRows, Row, Section, sources};
-use crate::{CellFiles, Error, words};
+use crate::{CellFiles, Error, Selection, words};
 
 pub(crate) fn section(index: usize, section: &Section, cells: &[CellFiles]) -> Result<Markup, Error> {
     let mut details: Vec<Vec<Markup>> = Vec::new();
@@ -44,13 +44,12 @@ fn overview(section: &Section) -> Markup {
         .collect();
     let entry = |figure: Option<Figure>, best: Option<f64>| {
         let is_best = figure.is_some() && figure.map(|figure| figure.mean) == best;
-        html! { td.number { @if is_best { b { (words::percent(figure)) } } @else { (words::percent(figure)) } } }
+        html! { td.number.strong[is_best] { (percent(figure)) } }
     };
     html! {
         h3 { "Methods by categories" }
         div.scroll tabindex="0" role="region" aria-label="Image AUROC of methods by categories" {
             table {
-                caption { "Image AUROC of the faithful detector, %. Bold: the best of the column." }
                 thead { tr { th { "method" } th.number { "mean" } @for category in &section.categories { th.number { (category) } } } }
                 tbody {
                     @for method in &section.methods {
@@ -65,6 +64,7 @@ fn overview(section: &Section) -> Markup {
                 }
             }
         }
+        p.note { "Image AUROC of the faithful detector, %. Bold: the best of the column." }
     }
 }
 
@@ -76,7 +76,6 @@ fn figures(index: usize, section: &Section, cells: &[CellFiles]) -> Markup {
         h3 { "Figures" }
         div.scroll tabindex="0" role="region" aria-label="All figures" {
             table.figures {
-                caption { "Faithful, honest and last: image AUROC, %." @if !sources.is_empty() { " Difference: faithful minus published, in percentage points." } }
                 thead { tr { th { "category" } @for column in &columns { th.number[column.is_number()] { (column.heading()) } } } }
                 @for method in &section.methods {
                     tbody {
@@ -91,6 +90,7 @@ fn figures(index: usize, section: &Section, cells: &[CellFiles]) -> Markup {
                 }
             }
         }
+        p.note { "Faithful, honest and last: image AUROC, %." @if !sources.is_empty() { " Difference: faithful minus published, in percentage points." } }
         @if !sources.is_empty() {
             ol.sources {
                 @for (number, source) in sources.iter().enumerate() {
@@ -108,7 +108,7 @@ fn label(row: &Row, cells: &[CellFiles]) -> Markup {
             [only] => a href=(format!("#cell-{only}")) { (row.category) },
             several => {
                 (row.category)
-                span.seeds { " seeds" @for &position in several { " " a href=(format!("#cell-{position}")) { (cells[position].cell.seed) } } }
+                div.seeds { "seeds" @for &position in several { " " a href=(format!("#cell-{position}")) { (cells[position].cell.seed) } } }
             }
         }
         @if row.missing > 0 { " " span.badge.bad { @if row.total == 1 { "no figures" } @else { (row.missing) " of " (row.total) " without figures" } } }
@@ -116,23 +116,40 @@ fn label(row: &Row, cells: &[CellFiles]) -> Markup {
 }
 
 fn entry(index: usize, column: Column, row: &Row, sources: &[String]) -> Markup {
-    let text = match column {
-        // A true minus is as wide as the plus above it.
-        Column::Difference => column.text(row).replace('-', "−"),
-        _ => column.text(row),
-    };
-    let source = (column == Column::Published)
-        .then(|| row.published.as_ref())
-        .flatten()
+    let source = row
+        .published
+        .as_ref()
         .and_then(|published| sources.iter().position(|source| *source == published.source))
         // The mean over categories has no source of its own.
         .filter(|_| !row.cells.is_empty());
     html! {
-        td.number[column.is_number()] .strong[column == Column::ImageAuroc(crate::Selection::Faithful)] .terms[column == Column::Terms] {
-            (text)
-            @if let Some(number) = source {
-                sup { a href=(format!("#source-{index}-{number}")) aria-label=(format!("source {}", number + 1)) { (number + 1) } }
-            }
+        @match column {
+            Column::ImageAuroc(selection) => td.number.strong[selection == Selection::Faithful] { (percent(column.figure(row))) },
+            Column::Other(_) => td.number { (percent(column.figure(row))) },
+            Column::Published => td.number {
+                (column.text(row))
+                @if let Some(number) = source {
+                    sup { a href=(format!("#source-{index}-{number}")) aria-label=(format!("source {}", number + 1)) { (number + 1) } }
+                }
+            },
+            // A true minus is as wide as the plus above it.
+            Column::Difference => td.number { (column.text(row).replace('-', "−")) },
+            Column::Terms => td.terms {
+                @for (name, figure) in &row.terms { div { (name) " " span.value { (words::fraction(Some(figure.mean))) } } }
+                @if row.terms.is_empty() { (words::DASH) }
+            },
+            Column::Fit => td.number { (column.text(row)) },
+        }
+    }
+}
+
+/// A percentage whose deviation stands back.
+fn percent(figure: Option<Figure>) -> Markup {
+    let text = words::percent(figure);
+    html! {
+        @match text.split_once(" ± ") {
+            Some((mean, sd)) => { (mean) span.sd { " ± " (sd) } },
+            None => (text),
         }
     }
 }
