@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::mapped::Bytes;
-use crate::parsing::guarded;
+use crate::parsing::{caught, guarded};
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -59,7 +59,9 @@ impl GgufFile {
 
     pub(crate) fn read(&self, name: &str) -> candle_core::Result<Tensor> {
         // On the host whatever the device, so that every device starts from the same bits.
-        let quantised = self.content.tensor(&mut Cursor::new(&self.bytes[..]), name, &Device::Cpu)?;
-        quantised.dequantize(&Device::Cpu)
+        caught(|| {
+            let quantised = self.content.tensor(&mut Cursor::new(&self.bytes[..]), name, &Device::Cpu)?;
+            quantised.dequantize(&Device::Cpu)
+        })
     }
 }

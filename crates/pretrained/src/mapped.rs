@@ -9,7 +9,6 @@ use std::ops::Deref;
 use std::path::Path;
 
 /// Read-only bytes that nothing has to copy before a tensor is asked for.
-#[derive(Debug)]
 pub(crate) enum Bytes {
     Mapped(memmap2::Mmap),
     Static(&'static [u8]),
@@ -43,5 +42,12 @@ impl Deref for Bytes {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
         }
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the bytes themselves: there may be gigabytes.
+        write!(out, "{} bytes", self.len())
     }
 }

@@ -3,11 +3,20 @@
 use crate::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs a third-party parser of `format` over the file `origin`; its errors and its panics both become
-/// [`Error::Malformed`].
+/// Runs a third-party parser or reader; its panics become errors.
 ///
 /// candle's GGUF and pickle readers check most lengths but not all (an alignment of 0, an empty argument list);
 /// such files come from users, so a panic in there must not leave this crate.
+///
+/// # Errors
+/// The reader's own, or one for its panic.
+pub(crate) fn caught<T>(read: impl FnOnce() -> candle_core::Result<T>) -> candle_core::Result<T> {
+    // Unwind safety: whatever the closure was building is dropped, and it only borrows bytes it cannot change.
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(candle_core::Error::Msg("its contents contradict each other".into())))
+}
+
+/// As [`caught`], for the header of a file `origin` of a `format`.
 ///
 /// # Errors
 /// [`Error::Malformed`] with the parser's own reason.
@@ -16,13 +25,12 @@ pub(crate) fn guarded<T>(
     format: &'static str,
     parse: impl FnOnce() -> candle_core::Result<T>,
 ) -> Result<T, Error> {
-    // Unwind safety: whatever the closure was building is dropped, and it only borrows bytes it cannot change.
-    let reason = match catch_unwind(AssertUnwindSafe(parse)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "its contents contradict each other".to_owned(),
+    let malformed = |error: candle_core::Error| Error::Malformed {
+        origin: origin.to_owned(),
+        format,
+        reason: error.to_string(),
     };
-    Err(Error::Malformed { origin: origin.to_owned(), format, reason })
+    caught(parse).map_err(malformed)
 }
 
 #[cfg(test)]

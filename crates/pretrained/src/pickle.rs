@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::mapped::Bytes;
-use crate::parsing::guarded;
+use crate::parsing::{caught, guarded};
 use candle_core::Tensor;
 use candle_core::pickle::PthTensors;
 use std::collections::BTreeMap;
@@ -23,34 +23,38 @@ impl PickleFile {
         bytes.starts_with(b"PK")
     }
 
+    /// Opens the checkpoint at `path`; its tensors lie in the entry `key`, or where they are found.
     pub(crate) fn open(path: &Path, bytes: Bytes, key: Option<&str>) -> Result<Self, Error> {
         let origin = path.display().to_string();
+        let malformed = |reason| Error::Malformed { origin: origin.clone(), format: FORMAT, reason };
         let read = |key| guarded(&origin, FORMAT, || PthTensors::new(path, key));
-        if let Some(key) = key {
-            return Self::non_empty(&origin, read(Some(key))?, bytes, key);
-        }
-        let tensors = read(None)?;
-        if !tensors.tensor_infos().is_empty() {
-            return Ok(Self { bytes, tensors });
-        }
-        // An entry that is absent is no error here: the next one may be there.
-        let nested = NESTED.iter().filter_map(|key| read(Some(key)).ok());
-        let found = nested.into_iter().find(|tensors| !tensors.tensor_infos().is_empty());
-        let tensors = found.ok_or_else(|| Error::Malformed {
-            origin: origin.clone(),
-            format: FORMAT,
-            reason: format!(
-                "no tensors at the top or under {}; name the entry that holds them",
-                NESTED.join(", ")
-            ),
-        })?;
-        Ok(Self { bytes, tensors })
-    }
-
-    fn non_empty(origin: &str, tensors: PthTensors, bytes: Bytes, key: &str) -> Result<Self, Error> {
-        if tensors.tensor_infos().is_empty() {
-            let reason = format!("the entry {key} holds no tensors");
-            return Err(Error::Malformed { origin: origin.to_owned(), format: FORMAT, reason });
+        let holds_tensors = |tensors: &PthTensors| !tensors.tensor_infos().is_empty();
+        let tensors = if let Some(key) = key {
+            Some(read(Some(key))?)
+                .filter(holds_tensors)
+                .ok_or_else(|| malformed(format!("{key} holds no tensors")))?
+        } else {
+            let top = read(None)?;
+            // An entry that is absent is no error here: the next one may be there.
+            let nested = || NESTED.iter().filter_map(|key| read(Some(key)).ok()).find(holds_tensors);
+            let found = if holds_tensors(&top) { Some(top) } else { nested() };
+            found.ok_or_else(|| {
+                let tried = NESTED.join(", ");
+                malformed(format!("no tensors at the top or under {tried}; name the entry that holds them"))
+            })?
+        };
+        // candle reserves what a shape asks for before it looks at the data, so a damaged shape could ask for
+        // more memory than there is. PyTorch stores the data uncompressed: none is larger than the file.
+        for (name, info) in tensors.tensor_infos() {
+            let elements =
+                info.layout.dims().iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+            let size = elements.and_then(|elements| elements.checked_mul(info.dtype.size_in_bytes()));
+            if size.is_none_or(|size| size > bytes.len()) {
+                let (shape, found) = (info.layout.dims(), bytes.len());
+                return Err(malformed(format!(
+                    "tensor {name} of shape {shape:?} cannot lie in {found} bytes"
+                )));
+            }
         }
         Ok(Self { bytes, tensors })
     }
@@ -66,7 +70,7 @@ impl PickleFile {
 
     pub(crate) fn read(&self, name: &str) -> candle_core::Result<Tensor> {
         let missing = || candle_core::Error::Msg(format!("the checkpoint has no entry {name}"));
-        self.tensors.get(name)?.ok_or_else(missing)
+        caught(|| self.tensors.get(name))?.ok_or_else(missing)
     }
 }
 

@@ -39,7 +39,6 @@ impl Source {
 }
 
 /// Weights that are part of the program.
-#[derive(Debug)]
 pub struct Embedded {
     /// The name to record, for instance `dinov2-small-b9`.
     pub name: &'static str,
@@ -49,4 +48,13 @@ pub struct Embedded {
     pub sha256: &'static str,
     /// The text of a `config.json` in the form of the model's family.
     pub config: &'static str,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Embedded")
+            .field("name", &self.name)
+            .field("sha256", &self.sha256)
+            .finish_non_exhaustive()
+    }
 }

@@ -8,6 +8,7 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One repository's folder in the cache.
 pub(crate) struct Layout {
@@ -47,7 +48,7 @@ impl Layout {
         }
         make_parent(&path)?;
         // Written beside it and renamed: a reader must never see half a commit.
-        let beside = with_suffix(&path, &format!(".{}.new", std::process::id()));
+        let beside = beside(&path);
         let written = fs::write(&beside, commit).and_then(|()| fs::rename(&beside, &path));
         written.map_err(|source| Error::Write { path, source })
     }
@@ -71,7 +72,7 @@ impl Layout {
             return Ok(path);
         }
         make_parent(&path)?;
-        let beside = with_suffix(&path, &format!(".{}.new", std::process::id()));
+        let beside = beside(&path);
         // Up through the file's own folders, the commit and `snapshots`.
         let up = "../".repeat(Path::new(file).components().count() + 1);
         let linked = symlink(Path::new(&format!("{up}blobs/{etag}")), &beside)
@@ -105,6 +106,13 @@ impl Layout {
     fn absence(&self, commit: &str, file: &str) -> PathBuf {
         self.cache.join(&self.folder).join(".no_exist").join(commit).join(file)
     }
+}
+
+/// A name next to `path` that no other thread or process uses.
+fn beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    with_suffix(path, &format!(".{}-{number}.new", std::process::id()))
 }
 
 /// The path with more at the end of its last name.

@@ -1,7 +1,7 @@
 //! The body of a file: continued where the last attempt ended, checked, and put in place in one step.
 
 use super::cache::{make_parent, with_suffix};
-use super::http::{Answer, Ask, Client, Trouble, header};
+use super::http::{Answer, Ask, Client, Final, Trouble, header};
 use crate::{Error, Hub, digest};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -30,13 +30,14 @@ impl Description {
 pub(crate) struct Patience<'a> {
     hub: &'a Hub,
     url: &'a str,
+    retries: u32,
     failures: u32,
     furthest: u64,
 }
 
 impl<'a> Patience<'a> {
-    pub(crate) fn new(hub: &'a Hub, url: &'a str) -> Self {
-        Self { hub, url, failures: 0, furthest: 0 }
+    pub(crate) fn new(hub: &'a Hub, url: &'a str, retries: u32) -> Self {
+        Self { hub, url, retries, failures: 0, furthest: 0 }
     }
 
     /// Notes how long the file has become. Only a new best counts: a server that always breaks off at one place
@@ -56,7 +57,7 @@ impl<'a> Patience<'a> {
         self.failures += 1;
         let back_off = Duration::from_secs(1 << (self.failures - 1).min(16)).min(self.hub.longest_wait);
         let wait = retry_after.unwrap_or(back_off);
-        if self.failures > self.hub.retries || wait > self.hub.longest_wait {
+        if self.failures > self.retries || wait > self.hub.longest_wait {
             let (url, attempts) = (self.url.to_owned(), self.failures);
             return Err(Error::Unreachable { url, reason, attempts, retry_after });
         }
@@ -69,18 +70,18 @@ impl<'a> Patience<'a> {
 /// Downloads `url` to `blob`.
 ///
 /// # Errors
-/// As [`Trouble::Refused`] or [`Trouble::Lasting`]; what was received so far stays beside `blob`.
+/// What was received so far stays beside `blob`, unless its digest is wrong.
 pub(crate) fn download(
     client: &Client,
     url: &str,
     file: &str,
     description: &Description,
     blob: &Path,
-) -> Result<(), Trouble> {
-    make_parent(blob).map_err(Trouble::Lasting)?;
+) -> Result<(), Final> {
+    make_parent(blob)?;
     // The name Python's client uses: either continues what the other began.
     let incomplete = with_suffix(blob, ".incomplete");
-    let mut body = Unfinished::open(&incomplete).map_err(Trouble::Lasting)?;
+    let mut body = Unfinished::open(&incomplete)?;
     if let Some(progress) = &client.hub().progress {
         progress.started(file, description.size, body.length);
     }
@@ -88,22 +89,22 @@ pub(crate) fn download(
     loop {
         receive(client, url, description.size, &mut body)?;
         let Some(expected) = description.sha256() else { break };
-        let found = hash(&incomplete).map_err(Trouble::Lasting)?;
+        let found = hash(&incomplete)?;
         if found.eq_ignore_ascii_case(expected) {
             break;
         }
-        body.restart(client.hub()).map_err(Trouble::Lasting)?;
+        body.restart(client.hub())?;
         if begun_afresh {
             let remove = fs::remove_file(&incomplete);
-            remove.map_err(|source| Trouble::Lasting(Error::Write { path: incomplete, source }))?;
+            remove.map_err(|source| Error::Write { path: incomplete, source })?;
             let (url, expected) = (url.to_owned(), expected.to_owned());
-            return Err(Trouble::Lasting(Error::DownloadDigest { url, expected, found }));
+            return Err(Error::DownloadDigest { url, expected, found }.into());
         }
         // What an earlier attempt left may have been damaged: once more from the start.
         begun_afresh = true;
     }
     let finished = body.file.sync_all().and_then(|()| fs::rename(&incomplete, blob));
-    finished.map_err(|source| Trouble::Lasting(Error::Write { path: blob.to_owned(), source }))?;
+    finished.map_err(|source| Error::Write { path: blob.to_owned(), source })?;
     if let Some(progress) = &client.hub().progress {
         progress.finished(file);
     }
@@ -144,34 +145,32 @@ impl Unfinished {
 }
 
 /// Fills `body` up to `size` bytes, with as many requests as patience allows.
-fn receive(client: &Client, url: &str, size: u64, body: &mut Unfinished) -> Result<(), Trouble> {
-    let mut patience = Patience::new(client.hub(), url);
+fn receive(client: &Client, url: &str, size: u64, body: &mut Unfinished) -> Result<(), Final> {
+    let hub = client.hub();
+    let mut patience = Patience::new(hub, url, hub.retries);
     while body.length != size {
         if body.length > size {
-            body.restart(client.hub()).map_err(Trouble::Lasting)?;
+            body.restart(hub)?;
         }
-        let start = body.length;
-        let result = client.send(url, Ask::BytesFrom(start)).and_then(|answer| {
-            check_range(client.hub(), url, size, &answer, body)?;
-            copy(client.hub(), url, size, answer, body)
+        let result = client.send(url, Ask::BytesFrom(body.length)).and_then(|answer| {
+            check_range(hub, url, size, &answer, body)?;
+            copy(hub, url, size, answer, body)
         });
         patience.reached(body.length);
-        let (reason, retry_after, short) = match result {
-            Ok(()) => continue,
-            Err(Trouble::Passing { reason, retry_after }) => {
-                if reason == "status 416" {
-                    // The server has nothing at that place: what is here is not the beginning of its file.
-                    body.restart(client.hub()).map_err(Trouble::Lasting)?;
-                }
-                (reason, retry_after, None)
+        match result {
+            Ok(()) => {}
+            Err(Trouble::Passing { reason, retry_after }) => patience.bear(reason, retry_after)?,
+            Err(Trouble::Short { found }) => {
+                let borne = patience.bear("the answer ended early".into(), None);
+                borne.map_err(|_| Error::Length { url: url.to_owned(), expected: size, found })?;
             }
-            Err(Trouble::Short { found }) => ("the answer ended early".to_owned(), None, Some(found)),
-            Err(other) => return Err(other),
-        };
-        patience.bear(reason, retry_after).map_err(|error| {
-            let length = |found| Error::Length { url: url.to_owned(), expected: size, found };
-            Trouble::Lasting(short.map_or(error, length))
-        })?;
+            Err(Trouble::OutOfRange) => {
+                // What is here is not the beginning of the server's file.
+                body.restart(hub)?;
+                patience.bear("the server has nothing after what is here (status 416)".into(), None)?;
+            }
+            Err(Trouble::Final(error)) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -186,19 +185,18 @@ fn check_range(
 ) -> Result<(), Trouble> {
     let announced = if answer.status == 206 {
         let range = header(&answer.headers, "content-range").and_then(parse_content_range);
-        let Some((start, total)) = range.filter(|(start, _)| *start == body.length) else {
-            body.restart(hub).map_err(Trouble::Lasting)?;
+        let Some((_, total)) = range.filter(|(start, _)| *start == body.length) else {
+            body.restart(hub)?;
             return Err(Trouble::passing("the server sent another part of the file than was asked for"));
         };
-        debug_assert_eq!(start, body.length);
         total
     } else {
-        body.restart(hub).map_err(Trouble::Lasting)?;
+        body.restart(hub)?;
         header(&answer.headers, "content-length").and_then(|text| text.parse().ok())
     };
     match announced {
         Some(found) if found != size => {
-            Err(Trouble::Lasting(Error::Length { url: url.to_owned(), expected: size, found }))
+            Err(Error::Length { url: url.to_owned(), expected: size, found }.into())
         }
         _ => Ok(()),
     }
@@ -224,10 +222,10 @@ fn copy(hub: &Hub, url: &str, size: u64, answer: Answer, body: &mut Unfinished) 
         };
         let found = body.length + count as u64;
         if found > size {
-            body.restart(hub).map_err(Trouble::Lasting)?;
-            return Err(Trouble::Lasting(Error::Length { url: url.to_owned(), expected: size, found }));
+            body.restart(hub)?;
+            return Err(Error::Length { url: url.to_owned(), expected: size, found }.into());
         }
-        body.write(&buffer[..count]).map_err(Trouble::Lasting)?;
+        body.write(&buffer[..count])?;
         if let Some(progress) = &hub.progress {
             progress.advanced(count as u64);
         }

@@ -2,7 +2,7 @@
 
 use super::cache::Layout;
 use super::download::{Description, Patience, download};
-use super::http::{Ask, COMMIT_HEADER, Client, Trouble, header, protocol};
+use super::http::{Ask, COMMIT_HEADER, Client, Final, Trouble, header, protocol};
 use crate::directory::{self, WeightFiles};
 use crate::{Error, Hub, HubRefusal};
 use std::path::PathBuf;
@@ -77,10 +77,12 @@ impl Hub {
         {
             return result;
         }
-        let last_commit = || layout.commit_of(wanted.revision);
+        let known = || {
+            let commit = layout.commit_of(wanted.revision).unwrap_or_else(|| wanted.revision.to_owned());
+            cached(&layout, wanted, &commit)
+        };
         if self.offline {
-            let commit = last_commit().unwrap_or_else(|| wanted.revision.to_owned());
-            return cached(&layout, wanted, &commit).unwrap_or_else(|| {
+            return known().unwrap_or_else(|| {
                 Err(Error::Offline {
                     repo: wanted.repo.to_owned(),
                     revision: wanted.revision.to_owned(),
@@ -91,26 +93,22 @@ impl Hub {
         }
         let client = Client::new(self)?;
         let url = client.address(wanted.repo, wanted.revision, wanted.file);
-        let description = match describe(&client, &url) {
-            Ok(description) => description,
-            Err(Trouble::Refused { refusal, commit }) => {
-                if let (HubRefusal::NoFile, Some(commit)) =
-                    (&refusal, commit.filter(|commit| is_commit(commit)))
-                {
+        let fallback = known();
+        // With last time's file at hand nobody should wait for a network that is down.
+        let retries = if fallback.is_some() { 0 } else { self.retries };
+        let description = match (describe(&client, &url, retries), fallback) {
+            (Ok(description), _) => description,
+            (Err(Final::Failed(error @ Error::Unreachable { .. })), Some(fallback)) => {
+                tracing::warn!(%error, "the hub cannot be reached; using what was downloaded before");
+                return fallback;
+            }
+            (Err(Final::Refused { refusal: HubRefusal::NoFile, commit }), _) => {
+                if let Some(commit) = commit.filter(|commit| is_commit(commit)) {
                     layout.set_absent(&commit, wanted.file)?;
                 }
-                return Err(self.refused(wanted, refusal));
+                return Err(self.refused(wanted, HubRefusal::NoFile));
             }
-            Err(trouble) => {
-                let error = self.lasting(wanted, trouble);
-                if let Error::Unreachable { .. } = &error
-                    && let Some(result) = last_commit().and_then(|commit| cached(&layout, wanted, &commit))
-                {
-                    tracing::warn!(%error, "the hub cannot be reached; using what was downloaded before");
-                    return result;
-                }
-                return Err(error);
-            }
+            (Err(error), _) => return Err(self.explain(wanted, error)),
         };
         self.bring(&client, &layout, wanted, &url, description)
     }
@@ -130,7 +128,7 @@ impl Hub {
         let present = std::fs::metadata(&blob).is_ok_and(|found| found.len() == description.size);
         if !present {
             download(client, url, wanted.file, &description, &blob)
-                .map_err(|trouble| self.lasting(wanted, trouble))?;
+                .map_err(|error| self.explain(wanted, error))?;
         }
         let path = layout.link(&description.etag, &description.commit, wanted.file)?;
         if wanted.revision != description.commit {
@@ -139,15 +137,10 @@ impl Hub {
         Ok(Fetched { path, commit: description.commit })
     }
 
-    fn lasting(&self, wanted: Wanted, trouble: Trouble) -> Error {
-        match trouble {
-            Trouble::Lasting(error) => error,
-            Trouble::Refused { refusal, .. } => self.refused(wanted, refusal),
-            // Both are borne where they arise; left over, they are the last of many.
-            Trouble::Passing { reason, retry_after } => {
-                Error::Unreachable { url: self.endpoint.clone(), reason, attempts: 1, retry_after }
-            }
-            Trouble::Short { found } => Error::Length { url: self.endpoint.clone(), expected: 0, found },
+    fn explain(&self, wanted: Wanted, error: Final) -> Error {
+        match error {
+            Final::Failed(error) => error,
+            Final::Refused { refusal, .. } => self.refused(wanted, refusal),
         }
     }
 
@@ -168,15 +161,17 @@ impl Hub {
 }
 
 /// What the hub says about a file, asked until it answers or patience ends.
-fn describe(client: &Client, url: &str) -> Result<Description, Trouble> {
-    let mut patience = Patience::new(client.hub(), url);
+fn describe(client: &Client, url: &str, retries: u32) -> Result<Description, Final> {
+    let mut patience = Patience::new(client.hub(), url, retries);
     let answer = loop {
         match client.send(url, Ask::Description) {
             Ok(answer) => break answer,
-            Err(Trouble::Passing { reason, retry_after }) => {
-                patience.bear(reason, retry_after).map_err(Trouble::Lasting)?;
+            Err(Trouble::Passing { reason, retry_after }) => patience.bear(reason, retry_after)?,
+            // A description has no body and no range; a server that says otherwise is treated as a busy one.
+            Err(Trouble::Short { .. } | Trouble::OutOfRange) => {
+                patience.bear("the answer is not one to a question for headers".into(), None)?;
             }
-            Err(other) => return Err(other),
+            Err(Trouble::Final(error)) => return Err(error),
         }
     };
     let value = |name: &str| header(&answer.headers, name);

@@ -13,15 +13,36 @@ pub(crate) enum Trouble {
     Passing { reason: String, retry_after: Option<Duration> },
     /// The answer ended before its announced end, without an error.
     Short { found: u64 },
+    /// The server has nothing at the place asked for.
+    OutOfRange,
+    /// Trying again would change nothing.
+    Final(Final),
+}
+
+/// Why asking again is of no use.
+#[derive(Debug)]
+pub(crate) enum Final {
     /// The hub says no; `commit` is the revision's, where it says that too.
     Refused { refusal: HubRefusal, commit: Option<String> },
-    /// Anything else that stays wrong.
-    Lasting(Error),
+    /// Anything else.
+    Failed(Error),
 }
 
 impl Trouble {
     pub(crate) fn passing(reason: impl Into<String>) -> Self {
         Self::Passing { reason: reason.into(), retry_after: None }
+    }
+}
+
+impl From<Error> for Final {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Final(Final::Failed(error))
     }
 }
 
@@ -105,14 +126,16 @@ impl<'a> Client<'a> {
             }
             return Err(self.sort_status(status, &parts.headers, at_hub));
         }
-        Err(protocol(&url, format!("more than {MOST_REDIRECTS} redirects")))
+        Err(protocol(&url, format!("more than {MOST_REDIRECTS} redirects")).into())
     }
 
     fn sort_status(&self, status: u16, headers: &HeaderMap, at_hub: bool) -> Trouble {
         let token_sent = self.hub.token.is_some();
         let code = header(headers, "x-error-code").unwrap_or_default();
         let refusal = match (status, code) {
-            (408 | 416 | 429 | 500 | 502 | 503 | 504, _) => {
+            (416, _) => return Trouble::OutOfRange,
+            (408 | 429 | 500 | 502 | 503 | 504, _) => {
+                // The header may also hold a date; the usual back-off serves then.
                 let retry_after = header(headers, "retry-after").and_then(|text| text.trim().parse().ok());
                 let reason = format!("status {status}");
                 return Trouble::Passing { reason, retry_after: retry_after.map(Duration::from_secs) };
@@ -131,7 +154,7 @@ impl<'a> Client<'a> {
             (404, _) => HubRefusal::NoFile,
             _ => HubRefusal::Status(status),
         };
-        Trouble::Refused { refusal, commit: header(headers, COMMIT_HEADER).map(str::to_owned) }
+        Trouble::Final(Final::Refused { refusal, commit: header(headers, COMMIT_HEADER).map(str::to_owned) })
     }
 }
 
@@ -140,14 +163,14 @@ pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-pub(crate) fn protocol(url: &str, reason: impl Into<String>) -> Trouble {
-    Trouble::Lasting(Error::Protocol { url: url.to_owned(), reason: reason.into() })
+pub(crate) fn protocol(url: &str, reason: impl Into<String>) -> Error {
+    Error::Protocol { url: url.to_owned(), reason: reason.into() }
 }
 
 fn sort_failure(url: &str, error: &ureq::Error) -> Trouble {
     match error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
-            protocol(url, error.to_string())
+            protocol(url, error.to_string()).into()
         }
         _ => Trouble::passing(error.to_string()),
     }

@@ -71,6 +71,7 @@ impl Hub {
 
 #[cfg(not(feature = "hub"))]
 impl Hub {
+    #[allow(clippy::unused_self, reason = "the signature of the form with network code")]
     pub(crate) fn weight_files(
         &self,
         repo: &str,

@@ -147,6 +147,7 @@ fn hub_falls_back_to_the_cache_when_it_cannot_be_reached() {
     let path = setting.fetch().unwrap();
     drop(server);
     assert_eq!(setting.fetch().unwrap(), path);
+    assert!(setting.waits().is_empty(), "with the file at hand nobody waits for the network");
     let error = setting.hub.fetch("owner/name", None, "other.bin").unwrap_err();
     assert!(matches!(error, Error::Unreachable { attempts: 6, .. }), "{error}");
 }
@@ -167,6 +168,17 @@ fn hub_resumes_after_a_reset() {
     let starts: Vec<_> = server.requests().iter().skip(1).map(Request::range_start).collect();
     assert_eq!(starts, [None, Some(60_000), Some(60_001), Some(160_001)]);
     assert_eq!(setting.waits(), [1, 1, 1], "progress renews patience");
+}
+
+#[test]
+fn hub_resumes_after_the_connection_itself_was_reset() {
+    let server = Server::start(|request| {
+        let reply = resolve(request, &body());
+        if matches!(request.number, 1 | 2) { reply.reset_after(80_000) } else { reply }
+    });
+    let setting = setting(&server);
+    assert_eq!(fs::read(setting.fetch().unwrap()).unwrap(), body());
+    assert_eq!(server.count("GET"), 3);
 }
 
 #[test]

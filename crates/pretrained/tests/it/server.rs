@@ -35,6 +35,8 @@ pub(crate) struct Reply {
     body: Vec<u8>,
     /// Close the connection after this many bytes of the body.
     cut: Option<usize>,
+    /// Reset the connection instead of closing it.
+    reset: bool,
     /// Send no `Content-Length`: the end of the connection is the end of the body.
     unannounced: bool,
 }
@@ -58,6 +60,11 @@ impl Reply {
     pub(crate) fn cut_after(mut self, bytes: usize) -> Self {
         self.cut = Some(bytes);
         self
+    }
+
+    /// Resets the connection after `bytes` of the body; what was on its way may be lost.
+    pub(crate) fn reset_after(self, bytes: usize) -> Self {
+        Self { reset: true, ..self.cut_after(bytes) }
     }
 
     pub(crate) fn unannounced(mut self) -> Self {
@@ -121,7 +128,8 @@ impl Drop for Server {
 fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, answer: &Answer) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
+    // All but the last byte: a connection that is closed with something unread is reset.
+    while !head.ends_with(b"\r\n\r") {
         if stream.read(&mut byte)? == 0 {
             return Ok(());
         }
@@ -142,6 +150,9 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, answer: &Answer)
     };
 
     let reply = answer(&request);
+    if !reply.reset {
+        stream.read_exact(&mut byte)?;
+    }
     write!(stream, "HTTP/1.1 {} Test\r\nConnection: close\r\n", reply.status)?;
     let has_length = reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     if !has_length && !reply.unannounced {
