@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     Activation, Family, NameScheme, Outputs, Pooling, Positions, QkvBias, Resampling, Vit, VitConfig,
+    dinov2_swiglu_hidden,
 };
 
 /// The units `forward` and `gradients` of method `vit-backbone`.
@@ -145,10 +146,16 @@ impl CaseConfig {
             Act::QuickGelu => Activation::QuickGelu,
             Act::SwigluPacked | Act::SwigluSplit => Activation::Swiglu,
         };
-        config.mlp_hidden = match (self.mlp_hidden, self.mlp_ratio) {
-            (Some(hidden), _) => hidden,
-            (None, Some(ratio)) => (self.embed_dim as f64 * ratio) as usize,
-            (None, None) => return Err("mlp_hidden or mlp_ratio: one of them is needed".into()),
+        let ratio = self.mlp_ratio.unwrap_or(4.0);
+        let full = (self.embed_dim as f64 * ratio) as usize;
+        config.mlp_hidden = match (self.mlp_hidden, config.activation, self.family) {
+            (Some(hidden), ..) => hidden,
+            (None, Activation::Swiglu, Family::FbDinov2 | Family::HfDinov2 | Family::HfDinov2Reg) => {
+                dinov2_swiglu_hidden(self.embed_dim, ratio)
+            }
+            // timm's ratio is that of both halves together.
+            (None, Activation::Swiglu, _) => full / 2,
+            (None, ..) => full,
         };
         config.norm_eps = self.layer_norm_eps;
         config.layer_scale = self.layer_scale.unwrap_or(false);
