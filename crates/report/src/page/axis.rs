@@ -73,11 +73,15 @@ pub(crate) fn px(value: f64) -> String {
     text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
 }
 
-/// The SVG path through `points`, without those that would not be seen: repeated ones, and those on a straight
-/// horizontal or vertical run.
+/// More points than this no screen shows apart.
+const MOST_POINTS: usize = 1000;
+
+/// The SVG path through `points`, without those that would not be seen: too close ones of very many, repeated ones,
+/// and those on a straight horizontal or vertical run.
 pub(crate) fn path(points: impl IntoIterator<Item = (f64, f64)>) -> String {
+    let points: Vec<(f64, f64)> = points.into_iter().collect();
     let mut kept: Vec<(String, String)> = Vec::new();
-    for (x, y) in points {
+    for (x, y) in metrics::thin(&points, MOST_POINTS, |&point| point) {
         let point = (px(x), px(y));
         if kept.last() == Some(&point) {
             continue;
@@ -125,5 +129,10 @@ mod tests {
     #[test]
     fn paths_drop_what_is_not_seen() {
         assert_eq!(path([(0.0, 0.0), (0.0, 1.0), (0.0, 1.01), (0.0, 3.0), (2.0, 3.0)]), "M0 0L0 3L2 3");
+        let zigzag = (0..100_000).map(|index| (f64::from(index) / 300.0, f64::from(index % 2) * 50.0));
+        let long = path(zigzag);
+        assert!(
+            long.matches('L').count() < MOST_POINTS && long.starts_with("M0 0") && long.ends_with("333.3 50")
+        );
     }
 }
