@@ -191,7 +191,7 @@ def whiten(train, test, threshold):
     return project(train), project(test)
 
 
-def transformaly(config, images, split, seed, threads_seeded=True):
+def transformaly(config, images, split, seed):
     torch.manual_seed(seed)
     backbone = Backbone()
     size = config["image_size"]
@@ -201,7 +201,6 @@ def transformaly(config, images, split, seed, threads_seeded=True):
     student = [student_block(backbone) for _ in blocks]
     drop = config["dropout"]
     teacher_drop = drop if config["teacher_dropout"] else 0.0
-    student_drop = drop if config["teacher_dropout"] else 0.0
     adam = torch.optim.Adam([t for p in student for t in p.values()], lr=config["learning_rate"])
 
     def features(x):
@@ -234,7 +233,7 @@ def transformaly(config, images, split, seed, threads_seeded=True):
             for teacher, pupil in zip(blocks, student):
                 with torch.no_grad():
                     after = backbone.block(teacher, t, teacher_drop)
-                loss = ((backbone.block(pupil, t, student_drop) - after) ** 2).mean() / len(blocks)
+                loss = ((backbone.block(pupil, t, drop) - after) ** 2).mean() / len(blocks)
                 loss.backward()
                 t = after
             adam.step()
