@@ -26,7 +26,7 @@ pub enum MaskResize {
     NearestTensor,
     /// `floor((i + 0.5) * in / out)`: Pillow, TensorFlow with half-pixel centres.
     NearestPil,
-    /// Bilinear on 8 bits, then any non-zero sample becomes 1: what ADViT and VT-ADL do. Regions grow.
+    /// Bilinear on 8 bits, then any non-zero sample becomes 1: what `ADViT` and VT-ADL do. Regions grow.
     BilinearAnyNonzero,
     /// Lanczos on 8 bits, then any non-zero sample becomes 1: what GeneralAD does. Regions grow by the filter's
     /// reach; for comparison with its figures only.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Planar, Rgb8, resize};
 
-/// Channel means of ImageNet, for samples in 0..=1.
+/// Channel means of `ImageNet`, for samples in 0..=1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Channel standard deviations of ImageNet, for samples in 0..=1.
+/// Channel standard deviations of `ImageNet`, for samples in 0..=1.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Mean and standard deviation that take 0..=1 to -1..=1.
 pub const HALF: [f32; 3] = [0.5; 3];
@@ -28,7 +28,7 @@ const MAX_AREA: usize = 1 << 28;
 /// |---|---|
 /// | Transformaly | `Preprocess::square(384, Filter::Bilinear, HALF, HALF)` |
 /// | GeneralAD | `Preprocess::square(518, Filter::Lanczos, IMAGENET_MEAN, IMAGENET_STD)` |
-/// | ADViT, VT-ADL | `Preprocess::square(550, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(512))` |
+/// | `ADViT`, VT-ADL | `Preprocess::square(550, Filter::Bilinear, [0.0; 3], [1.0; 3]).with_crop(Crop::square(512))` |
 /// | VT-ADL with registers | `Preprocess::square(512, Filter::Nearest, [0.0; 3], [1.0; 3])` |
 /// | timm evaluation | `Preprocess::timm(224, 0.9, Filter::Bicubic, HALF, HALF)` |
 /// | anomalib | any of these with `.in_domain(Domain::Float)` |
