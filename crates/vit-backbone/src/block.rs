@@ -202,7 +202,6 @@ impl Block {
                 vit_ops::attention_qkv(&query, &key, &part(2)?, &mut options)?
             }
         };
-        drop(options);
         drop(qkv);
         let tokens = residual(
             tokens,

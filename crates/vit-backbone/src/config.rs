@@ -257,7 +257,7 @@ impl VitConfig {
                 return refuse(field, "at least 1", "0".to_owned());
             }
         }
-        if self.dim % self.heads != 0 {
+        if !self.dim.is_multiple_of(self.heads) {
             return refuse(
                 "heads",
                 "a divisor of dim",

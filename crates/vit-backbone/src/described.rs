@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::preprocessing::{family_recipe, family_size};
-use crate::{Error, NameScheme, Normalisation, Pooling, Recipe, VitConfig};
+use crate::{Error, NameScheme, Normalisation, Recipe, VitConfig};
 
 /// A network and its input, as described beside its weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,6 @@ pub(crate) struct Described {
     pub(crate) normalisation: Normalisation,
     /// Side of the input where nothing else is asked for.
     pub(crate) image_size: usize,
-    /// Files known to hold several naming schemes name theirs; elsewhere the names themselves decide.
     pub(crate) licence: Option<String>,
 }
 
@@ -101,27 +100,19 @@ pub(crate) fn describe(weights: &Weights) -> Result<Described, Error> {
                     .to_owned(),
         });
     };
-    let mut described = if let Some(architecture) = text(json, "architecture") {
-        timm::describe(architecture, json, origin)?
+    if let Some(architecture) = text(json, "architecture") {
+        timm::describe(architecture, json, origin)
     } else {
         match text(json, "model_type") {
-            Some("vit-backbone") => own(json, origin)?,
-            Some(model_type) => hugging_face::describe(model_type, json, origin)?,
-            None => {
-                return Err(Error::Config {
-                    field: format!("{origin}/config.json"),
-                    expected: "model_type (transformers) or architecture (timm)".to_owned(),
-                    found: "neither".to_owned(),
-                });
-            }
+            Some("vit-backbone") => own(json, origin),
+            Some(model_type) => hugging_face::describe(model_type, json, origin),
+            None => Err(Error::Config {
+                field: format!("{origin}/config.json"),
+                expected: "model_type (transformers) or architecture (timm)".to_owned(),
+                found: "neither".to_owned(),
+            }),
         }
-    };
-    // Some `ViTModel` checkpoints hold a pooler and some do not, and the configuration does not say.
-    let pooler = weights.names().any(|name| name.ends_with("pooler.dense.weight"));
-    if described.config.pooling == Pooling::TanhPooler && !pooler {
-        described.config.pooling = Pooling::ClassToken;
     }
-    Ok(described)
 }
 
 fn own(json: &Value, origin: &str) -> Result<Described, Error> {

@@ -8,7 +8,7 @@ use pretrained::{Hub, Source, Weights};
 
 use crate::catalogue::{self, Location};
 use crate::described::{Described, describe};
-use crate::{Error, Identity, NameScheme, Positions, Resampling, Vit, VitConfig};
+use crate::{Error, Identity, NameScheme, Pooling, Positions, Resampling, Vit, VitConfig};
 
 /// How a network is loaded. The default: CPU, no network connection, everything as the checkpoint has it.
 #[derive(Debug, Clone)]
@@ -74,6 +74,11 @@ fn load_described(
 ) -> Result<Vit, Error> {
     if let (Some(how), Positions::Table(table)) = (options.resampling, &mut described.config.positions) {
         *table = how;
+    }
+    // Some `ViTModel` checkpoints hold a pooler and some do not, and no configuration says which.
+    let pooler = weights.names().any(|name| name.ends_with("pooler.dense.weight"));
+    if described.config.pooling == Pooling::TanhPooler && !pooler {
+        described.config.pooling = Pooling::ClassToken;
     }
     let names = scheme_in_file(described.names, weights)?;
     described.config.classes = if options.head { head_width(names, weights) } else { None };

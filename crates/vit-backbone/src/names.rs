@@ -7,11 +7,13 @@
 //! `norm_pre.{weight,bias}`, `norm.{weight,bias}`, `fc_norm.{weight,bias}`, `pooler.dense.{weight,bias}`,
 //! `head.{weight,bias}`.
 
-use candle_core::Tensor;
+mod blocks;
+
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::{Activation, BlockConfig, Error, QkvBias};
+use crate::Error;
+
+pub(crate) use blocks::{count_blocks, read_block};
 
 /// How a checkpoint file names its tensors.
 ///
@@ -282,6 +284,14 @@ impl NameScheme {
         }
     }
 
+    /// A name the scheme has to have for `what`.
+    pub(crate) fn require<T>(self, name: Option<T>, what: &str) -> Result<T, Error> {
+        name.ok_or_else(|| Error::Unsupported {
+            what: format!("{what} under the names of {self:?}"),
+            reason: "that naming scheme has no such tensors".to_owned(),
+        })
+    }
+
     /// The scheme of a checkpoint and the prefix in front of its names, from the names alone.
     ///
     /// The authors' files are told from timm's only where they differ (registers, gates); both read the same
@@ -317,223 +327,6 @@ impl NameScheme {
         }
         None
     }
-
-    /// The tensors of one block under this scheme's names (without the block's own prefix such as `blocks.0.`), from
-    /// those under this crate's names; any other tensors of the same shapes (gradients) will do.
-    ///
-    /// Fused queries, keys and values are split where the scheme splits them, packed gates likewise. What `tensors`
-    /// lacks is left out.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the scheme has no name for a tensor of the block.
-    pub fn block_tensors(
-        self,
-        config: &BlockConfig,
-        tensors: &[(String, Tensor)],
-    ) -> Result<Vec<(String, Tensor)>, Error> {
-        let names = &self.names().block;
-        let mut out = Vec::with_capacity(tensors.len() + 8);
-        let nameless = |what: &str| Error::Unsupported {
-            what: format!("{what} under the names of {self:?}"),
-            reason: "that naming scheme has no such tensor".to_owned(),
-        };
-        for (name, tensor) in tensors {
-            let (layer, kind) = name.rsplit_once('.').unwrap_or((name, ""));
-            match layer {
-                "norm1" => out.push((format!("{}.{kind}", names.norm1), tensor.clone())),
-                "norm2" => out.push((format!("{}.{kind}", names.norm2), tensor.clone())),
-                "attn.proj" => out.push((format!("{}.{kind}", names.proj), tensor.clone())),
-                "ls1" | "ls2" => {
-                    let scales = names.scales.ok_or_else(|| nameless("LayerScale"))?;
-                    out.push((scales[usize::from(layer == "ls2")].to_owned(), tensor.clone()));
-                }
-                "attn.qkv" => match names.qkv {
-                    QkvNames::Fused(fused, _) => out.push((format!("{fused}.{kind}"), tensor.clone())),
-                    QkvNames::Split(split) => {
-                        for (part, layer) in split.iter().enumerate() {
-                            let rows = tensor.narrow(0, part * config.dim, config.dim)?;
-                            out.push((format!("{layer}.{kind}"), rows.contiguous()?));
-                        }
-                    }
-                },
-                "attn" => {
-                    let part = if kind == "q_bias" { 0 } else { 1 };
-                    match names.qkv {
-                        QkvNames::Fused(_, biases) => out.push((biases[part].to_owned(), tensor.clone())),
-                        QkvNames::Split(split) => {
-                            out.push((format!("{}.bias", split[2 * part]), tensor.clone()))
-                        }
-                    }
-                }
-                "mlp.fc1" if config.activation == Activation::Swiglu => {
-                    match names.swiglu.first().ok_or_else(|| nameless("a gated MLP"))? {
-                        GateNames::Packed([input, _]) => {
-                            out.push((format!("{input}.{kind}"), tensor.clone()))
-                        }
-                        GateNames::Split([gate, value, _]) => {
-                            for (part, layer) in [gate, value].into_iter().enumerate() {
-                                let rows = tensor.narrow(0, part * config.mlp_hidden, config.mlp_hidden)?;
-                                out.push((format!("{layer}.{kind}"), rows.contiguous()?));
-                            }
-                        }
-                    }
-                }
-                "mlp.fc2" if config.activation == Activation::Swiglu => {
-                    let (GateNames::Packed([_, output]) | GateNames::Split([_, _, output])) =
-                        names.swiglu.first().ok_or_else(|| nameless("a gated MLP"))?;
-                    out.push((format!("{output}.{kind}"), tensor.clone()));
-                }
-                "mlp.fc1" => out.push((format!("{}.{kind}", names.mlp[0]), tensor.clone())),
-                "mlp.fc2" => out.push((format!("{}.{kind}", names.mlp[1]), tensor.clone())),
-                _ => return Err(nameless(name)),
-            }
-        }
-        Ok(out)
-    }
-}
-
-/// Reads one block under this crate's names; `start` is the block's own prefix, for instance `blocks.0.`.
-///
-/// Every tensor below `start` has to find its place: one left over would mean another network than the
-/// configuration's.
-pub(crate) fn read_block(
-    scheme: NameScheme,
-    config: &BlockConfig,
-    checkpoint: &mut Checkpoint,
-    start: &str,
-) -> Result<Vec<(String, Tensor)>, Error> {
-    use crate::checkpoint::Axis::Is;
-
-    let names = &scheme.names().block;
-    let dim = config.dim;
-    let mut block = Vec::with_capacity(14);
-
-    // Layers of one tensor each, under the file's name and ours.
-    let plain = |checkpoint: &mut Checkpoint, theirs: &str, ours: &str, shape: [usize; 2], bias: bool| {
-        let mut read = vec![(
-            format!("{ours}.weight"),
-            checkpoint.get(&format!("{start}{theirs}.weight"), &[Is(shape[0]), Is(shape[1])])?,
-        )];
-        if bias {
-            read.push((
-                format!("{ours}.bias"),
-                checkpoint.get(&format!("{start}{theirs}.bias"), &[Is(shape[0])])?,
-            ));
-        }
-        Ok::<_, Error>(read)
-    };
-    // Several layers whose rows are joined into one.
-    let joined = |checkpoint: &mut Checkpoint, theirs: &[&str], ours: &str, shape: [usize; 2], bias: bool| {
-        let mut read = Vec::with_capacity(2);
-        let mut parts = Vec::with_capacity(theirs.len());
-        for layer in theirs {
-            parts.push(checkpoint.get(&format!("{start}{layer}.weight"), &[Is(shape[0]), Is(shape[1])])?);
-        }
-        read.push((format!("{ours}.weight"), Tensor::cat(&parts, 0)?));
-        if bias {
-            parts.clear();
-            for layer in theirs {
-                parts.push(checkpoint.get(&format!("{start}{layer}.bias"), &[Is(shape[0])])?);
-            }
-            read.push((format!("{ours}.bias"), Tensor::cat(&parts, 0)?));
-        }
-        Ok::<_, Error>(read)
-    };
-    let norm = |checkpoint: &mut Checkpoint, theirs: &str, ours: &str| {
-        Ok::<_, Error>([
-            (format!("{ours}.weight"), checkpoint.get(&format!("{start}{theirs}.weight"), &[Is(dim)])?),
-            (format!("{ours}.bias"), checkpoint.get(&format!("{start}{theirs}.bias"), &[Is(dim)])?),
-        ])
-    };
-
-    block.extend(norm(checkpoint, names.norm1, "norm1")?);
-    let all = config.qkv_bias == QkvBias::All;
-    match names.qkv {
-        QkvNames::Fused(layer, _) => block.extend(plain(checkpoint, layer, "attn.qkv", [3 * dim, dim], all)?),
-        QkvNames::Split(layers) => block.extend(joined(checkpoint, &layers, "attn.qkv", [dim, dim], all)?),
-    }
-    if config.qkv_bias == QkvBias::QueryValue {
-        let biases = match names.qkv {
-            QkvNames::Fused(_, biases) => biases.map(str::to_owned),
-            QkvNames::Split([query, _, value]) => [format!("{query}.bias"), format!("{value}.bias")],
-        };
-        for (theirs, ours) in biases.iter().zip(["attn.q_bias", "attn.v_bias"]) {
-            block.push((ours.to_owned(), checkpoint.get(&format!("{start}{theirs}"), &[Is(dim)])?));
-        }
-    }
-    block.extend(plain(checkpoint, names.proj, "attn.proj", [dim, dim], config.proj_bias)?);
-    let scale = |checkpoint: &mut Checkpoint, which: usize| {
-        let Some(scales) = names.scales else {
-            return Err(Error::Unsupported {
-                what: format!("LayerScale under the names of {scheme:?}"),
-                reason: "that naming scheme has no such tensor; set layer_scale to false".to_owned(),
-            });
-        };
-        let tensor = checkpoint.get(&format!("{start}{}", scales[which]), &[Is(dim)])?;
-        Ok((format!("ls{}.gamma", which + 1), tensor))
-    };
-    if config.layer_scale {
-        block.push(scale(checkpoint, 0)?);
-    }
-    block.extend(norm(checkpoint, names.norm2, "norm2")?);
-
-    let (hidden, bias) = (config.mlp_hidden, config.mlp_bias);
-    if config.activation == Activation::Swiglu {
-        // The way to store gates that this file uses; the scheme's own where neither is there, for the message.
-        let stored = names.swiglu.iter().find(|gate| {
-            let (GateNames::Packed([first, _]) | GateNames::Split([first, ..])) = gate;
-            checkpoint.contains(&format!("{start}{first}.weight"))
-        });
-        let output = match stored.or_else(|| names.swiglu.first()) {
-            Some(GateNames::Packed([input, output])) => {
-                block.extend(plain(checkpoint, input, "mlp.fc1", [2 * hidden, dim], bias)?);
-                output
-            }
-            Some(GateNames::Split([gate, value, output])) => {
-                block.extend(joined(checkpoint, &[gate, value], "mlp.fc1", [hidden, dim], bias)?);
-                output
-            }
-            None => {
-                return Err(Error::Unsupported {
-                    what: format!("a gated MLP under the names of {scheme:?}"),
-                    reason: "that naming scheme has no such tensors".to_owned(),
-                });
-            }
-        };
-        block.extend(plain(checkpoint, output, "mlp.fc2", [dim, hidden], bias)?);
-    } else {
-        block.extend(plain(checkpoint, names.mlp[0], "mlp.fc1", [hidden, dim], bias)?);
-        block.extend(plain(checkpoint, names.mlp[1], "mlp.fc2", [dim, hidden], bias)?);
-    }
-    if config.layer_scale {
-        block.push(scale(checkpoint, 1)?);
-    }
-
-    let left = checkpoint.unread(start).into_iter().find(|name| {
-        let within = name.strip_prefix(start).unwrap_or(name);
-        !names.ignored.contains(&within)
-    });
-    match left {
-        Some(tensor) => Err(Error::UnexpectedTensor {
-            tensor,
-            checkpoint: checkpoint.label().to_owned(),
-            reason: format!(
-                "a block here has {:?}, layer_scale {}, qkv bias {:?}, proj_bias {}, mlp_bias {}",
-                config.activation, config.layer_scale, config.qkv_bias, config.proj_bias, config.mlp_bias
-            ),
-        }),
-        None => Ok(block),
-    }
-}
-
-/// How many blocks a checkpoint holds: one more than the highest number behind `start`.
-pub(crate) fn count_blocks(checkpoint: &Checkpoint, start: &str) -> usize {
-    checkpoint
-        .names()
-        .into_iter()
-        .filter_map(|name| name.strip_prefix(start)?.split('.').next()?.parse::<usize>().ok())
-        .max()
-        .map_or(0, |highest| highest + 1)
 }
 
 #[cfg(test)]

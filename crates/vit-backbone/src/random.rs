@@ -63,10 +63,19 @@ pub(crate) fn tensors(
                     }
                 };
             }
-        } else if name.ends_with(".gamma") || (name.contains("norm") && name.ends_with(".weight")) {
+        } else if starts_at_one(&name) {
             values.fill(1.0);
         }
         tensors.insert(name, Tensor::from_vec(values, shape, device)?);
     }
     Ok(tensors)
+}
+
+/// Gains of norms and `LayerScale`.
+fn starts_at_one(name: &str) -> bool {
+    match name.rsplit_once('.') {
+        Some((_, "gamma")) => true,
+        Some((layer, "weight")) => layer.contains("norm"),
+        _ => false,
+    }
 }

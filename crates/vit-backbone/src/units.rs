@@ -179,12 +179,11 @@ impl CaseConfig {
             }
         };
         config.pooling = match self.pool {
-            Some(Pool::Token) => Pooling::ClassToken,
             Some(Pool::Avg) => Pooling::Mean,
             Some(Pool::AvgFcNorm) => Pooling::MeanThenNorm,
             None if has_pooler => Pooling::TanhPooler,
             None if !config.class_token => Pooling::Mean,
-            None => Pooling::ClassToken,
+            Some(Pool::Token) | None => Pooling::ClassToken,
         };
         config.classes = self.num_classes.filter(|classes| *classes > 0);
         Ok(config)

@@ -1,5 +1,8 @@
 //! The network: embedding, blocks, norm, pooled vector.
 
+mod read;
+mod write;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,9 +13,7 @@ use random_streams::Stream;
 use vit_ops::{AttentionWeights, Linear};
 
 use crate::block::Norm;
-use crate::checkpoint::{Axis, Checkpoint};
-use crate::names::count_blocks;
-use crate::preprocessing::family_preprocess;
+use crate::checkpoint::Checkpoint;
 use crate::{
     Block, BlockContext, Error, Features, NameScheme, Outputs, Pooling, Positions, Rope, VitConfig,
     resample_positions,
@@ -80,7 +81,7 @@ impl Vit {
         device: &Device,
         blocks: Option<usize>,
     ) -> Result<Self, Error> {
-        let prefix = prefix_of(names, weights.names());
+        let prefix = names.prefix_of(weights.names());
         let mut checkpoint = Checkpoint::of_weights(weights, device, prefix);
         let identity = Identity {
             name: weights.origin().to_owned(),
@@ -88,7 +89,7 @@ impl Vit {
             origin: weights.origin().to_owned(),
             licence: "not stated".to_owned(),
         };
-        Self::build(config, &mut checkpoint, names, blocks, identity, device)
+        Self::read(config, &mut checkpoint, names, blocks, identity, device)
     }
 
     /// A network of these tensors under the names of `names`, as they are: those with a graph keep it, so that
@@ -111,10 +112,10 @@ impl Vit {
             origin: "memory".to_owned(),
             licence: "not stated".to_owned(),
         };
-        let prefix = prefix_of(names, tensors.keys().map(String::as_str));
+        let prefix = names.prefix_of(tensors.keys().map(String::as_str));
         let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
         let mut checkpoint = Checkpoint::of_tensors(tensors, prefix);
-        Self::build(config, &mut checkpoint, names, None, identity, &device)
+        Self::read(config, &mut checkpoint, names, None, identity, &device)
     }
 
     /// A frozen network with random weights, for tests and for measuring what pretraining is worth: linear weights,
@@ -126,151 +127,13 @@ impl Vit {
         config.validate()?;
         let tensors = crate::random::tensors(&config, stream, device)?;
         let mut vit = Self::from_tensors(config, &tensors, NameScheme::Timm)?;
-        vit.identity.name = "random".to_owned();
-        vit.identity.origin = "random weights".to_owned();
-        vit.identity.licence = "none needed".to_owned();
+        vit.identity = Identity {
+            name: "random".to_owned(),
+            origin: "random weights".to_owned(),
+            licence: "none needed".to_owned(),
+            ..vit.identity
+        };
         Ok(vit)
-    }
-
-    pub(crate) fn build(
-        config: VitConfig,
-        checkpoint: &mut Checkpoint,
-        scheme: NameScheme,
-        blocks: Option<usize>,
-        identity: Identity,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        use Axis::{Any, Is};
-
-        config.validate()?;
-        let names = scheme.names();
-        let dim = config.dim;
-        let wanted = blocks.unwrap_or(config.depth);
-        if wanted == 0 || wanted > config.depth {
-            return Err(Error::Config {
-                field: "blocks".to_owned(),
-                expected: format!("1 to {}", config.depth),
-                found: wanted.to_string(),
-            });
-        }
-        refuse_what_has_no_place(&config, checkpoint, scheme)?;
-        let stored = count_blocks(checkpoint, names.blocks);
-        if stored > config.depth {
-            return Err(Error::Config {
-                field: format!("depth of {}", checkpoint.label()),
-                expected: format!("{stored}, as many blocks as the weights hold"),
-                found: config.depth.to_string(),
-            });
-        }
-
-        let norm = |checkpoint: &mut Checkpoint, name: &str| {
-            Ok::<_, Error>(Norm {
-                weight: checkpoint.get(&format!("{name}.weight"), &[Is(dim)])?,
-                bias: checkpoint.get(&format!("{name}.bias"), &[Is(dim)])?,
-                eps: config.norm_eps,
-            })
-        };
-        let named = |name: Option<&'static str>, what: &str| {
-            name.ok_or_else(|| Error::Unsupported {
-                what: format!("{what} under the names of {scheme:?}"),
-                reason: "that naming scheme has no such tensors".to_owned(),
-            })
-        };
-
-        let patch_weight = checkpoint.get(
-            &format!("{}.weight", names.patch),
-            &[Is(dim), Is(3), Is(config.patch.0), Is(config.patch.1)],
-        )?;
-        let patch_bias = if config.patch_bias {
-            Some(checkpoint.get(&format!("{}.bias", names.patch), &[Is(dim)])?)
-        } else {
-            None
-        };
-        let class_token = if config.class_token {
-            let flat = checkpoint.shape(names.class_token).is_some_and(|shape| shape.len() == 1);
-            let shape: &[Axis] = if flat { &[Is(dim)] } else { &[Is(1), Is(1), Is(dim)] };
-            Some(checkpoint.get(names.class_token, shape)?.reshape((1, 1, dim))?)
-        } else {
-            None
-        };
-        let registers = if config.registers > 0 {
-            let found = names.registers.iter().find(|name| checkpoint.contains(name));
-            let name = named(found.or(names.registers.first()).copied(), "registers")?;
-            Some(checkpoint.get(name, &[Is(1), Is(config.registers), Is(dim)])?)
-        } else {
-            None
-        };
-        let positions = match config.positions {
-            Positions::Rope { .. } => None,
-            Positions::Table(_) => {
-                let name = named(names.positions, "a position table")?;
-                let flat = checkpoint.shape(name).is_some_and(|shape| shape.len() == 2);
-                let rows = Any("rows");
-                let shape: &[Axis] = if flat { &[rows, Is(dim)] } else { &[Is(1), rows, Is(dim)] };
-                let table = checkpoint.get(name, shape)?;
-                let table = if flat { table.unsqueeze(0)? } else { table };
-                check_rows(&config, &table, name, checkpoint)?;
-                Some(table)
-            }
-        };
-        let pre_norm = if config.pre_norm {
-            Some(norm(checkpoint, named(names.pre_norm, "a norm before block 0")?)?)
-        } else {
-            None
-        };
-        let block = config.block();
-        let blocks = (0..wanted)
-            .map(|index| Block::read(scheme, block, checkpoint, &format!("{}{index}.", names.blocks)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let final_norm = if config.final_norm() { Some(norm(checkpoint, names.norm)?) } else { None };
-        let pooled_norm = if config.pooling == Pooling::MeanThenNorm {
-            Some(norm(checkpoint, named(names.fc_norm, "a norm after the pooling")?)?)
-        } else {
-            None
-        };
-        let pooler = if config.pooling == Pooling::TanhPooler {
-            let name = named(names.pooler, "a pooler")?;
-            Some(Linear::new(
-                checkpoint.get(&format!("{name}.weight"), &[Is(dim), Is(dim)])?,
-                Some(checkpoint.get(&format!("{name}.bias"), &[Is(dim)])?),
-            )?)
-        } else {
-            None
-        };
-        let head = match config.classes {
-            None => None,
-            Some(classes) => {
-                let name = named(names.head, "a classification head")?;
-                // transformers puts the head beside the model, not below its prefix.
-                let inside = checkpoint.contains(&format!("{name}.weight"));
-                let prefix = if inside { None } else { Some(checkpoint.set_prefix("")) };
-                let weight = checkpoint.get(&format!("{name}.weight"), &[Is(classes), Is(dim)])?;
-                let bias = checkpoint.get_if_there(&format!("{name}.bias"), &[Is(classes)])?;
-                if let Some(prefix) = prefix {
-                    checkpoint.set_prefix(&prefix);
-                }
-                Some(Linear::new(weight, bias)?)
-            }
-        };
-        let preprocess = family_preprocess(&config);
-        Ok(Self {
-            config,
-            identity,
-            preprocess,
-            device: device.clone(),
-            patch_weight,
-            patch_bias,
-            class_token,
-            registers,
-            positions,
-            pre_norm,
-            blocks,
-            norm: final_norm,
-            pooled_norm,
-            pooler,
-            head,
-            resampled: Mutex::new(None),
-        })
     }
 
     pub(crate) fn describe(&mut self, identity: Identity, preprocess: Preprocess) {
@@ -553,141 +416,4 @@ impl Vit {
         }
         Ok(features)
     }
-
-    /// All tensors in use under this crate's names (timm's; see [`NameScheme::block_tensors`]), contiguous: what
-    /// [`Vit::from_tensors`] with [`NameScheme::Timm`] reads back, for a network without rotary positions; with them,
-    /// too, since it then asks for no table.
-    ///
-    /// # Errors
-    /// If a copy fails.
-    pub fn named_tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
-        self.file_tensors(NameScheme::Timm)
-    }
-
-    /// All tensors in use under the names and in the shapes of a checkpoint file of `scheme`, contiguous.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the scheme has no name for one of them.
-    pub fn file_tensors(&self, scheme: NameScheme) -> Result<Vec<(String, Tensor)>, Error> {
-        let names = scheme.names();
-        let mut out = Vec::new();
-        let named = |name: Option<&'static str>, what: &str| {
-            name.ok_or_else(|| Error::Unsupported {
-                what: format!("{what} under the names of {scheme:?}"),
-                reason: "that naming scheme has no such tensors".to_owned(),
-            })
-        };
-        let push_norm = |out: &mut Vec<(String, Tensor)>, name: &str, norm: &Norm| {
-            out.push((format!("{name}.weight"), norm.weight.clone()));
-            out.push((format!("{name}.bias"), norm.bias.clone()));
-        };
-        let push_linear = |out: &mut Vec<(String, Tensor)>, name: &str, layer: &Linear| {
-            out.push((format!("{name}.weight"), layer.weight()?.contiguous()?));
-            if let Some(bias) = layer.bias() {
-                out.push((format!("{name}.bias"), bias.clone()));
-            }
-            Ok::<_, Error>(())
-        };
-        out.push((format!("{}.weight", names.patch), self.patch_weight.clone()));
-        if let Some(bias) = &self.patch_bias {
-            out.push((format!("{}.bias", names.patch), bias.clone()));
-        }
-        let clip = scheme == NameScheme::HfClip;
-        if let Some(token) = &self.class_token {
-            let token = if clip { token.flatten_all()? } else { token.clone() };
-            out.push((names.class_token.to_owned(), token));
-        }
-        if let Some(registers) = &self.registers {
-            out.push((named(names.registers.first().copied(), "registers")?.to_owned(), registers.clone()));
-        }
-        if let Some(table) = &self.positions {
-            let table = if clip { table.squeeze(0)? } else { table.clone() };
-            out.push((named(names.positions, "a position table")?.to_owned(), table));
-        }
-        if let Some(norm) = &self.pre_norm {
-            push_norm(&mut out, named(names.pre_norm, "a norm before block 0")?, norm);
-        }
-        for (index, block) in self.blocks.iter().enumerate() {
-            let tensors = scheme.block_tensors(block.config(), &block.named_tensors()?)?;
-            out.extend(
-                tensors.into_iter().map(|(name, tensor)| (format!("{}{index}.{name}", names.blocks), tensor)),
-            );
-        }
-        if let Some(norm) = &self.norm {
-            push_norm(&mut out, names.norm, norm);
-        }
-        if let Some(norm) = &self.pooled_norm {
-            push_norm(&mut out, named(names.fc_norm, "a norm after the pooling")?, norm);
-        }
-        if let Some(pooler) = &self.pooler {
-            push_linear(&mut out, named(names.pooler, "a pooler")?, pooler)?;
-        }
-        if let Some(head) = &self.head {
-            push_linear(&mut out, named(names.head, "a classification head")?, head)?;
-        }
-        Ok(out)
-    }
-}
-
-/// The prefix in front of a scheme's names; none where the patch projection is nowhere (a later message names it).
-fn prefix_of<'a>(scheme: NameScheme, names: impl Iterator<Item = &'a str>) -> &'static str {
-    let patch = format!("{}.weight", scheme.names().patch);
-    let found: Vec<&str> = names.filter_map(|name| name.strip_suffix(&patch)).collect();
-    crate::names::PREFIXES.into_iter().find(|prefix| found.contains(prefix)).unwrap_or("")
-}
-
-/// Refuses weights that hold a part the configuration denies: leaving it out would silently give other features.
-fn refuse_what_has_no_place(
-    config: &VitConfig,
-    checkpoint: &Checkpoint,
-    scheme: NameScheme,
-) -> Result<(), Error> {
-    let names = scheme.names();
-    let refuse = |name: String, reason: &str| {
-        if checkpoint.contains(&name) {
-            return Err(Error::UnexpectedTensor {
-                tensor: name,
-                checkpoint: checkpoint.label().to_owned(),
-                reason: format!("the configuration says {reason}"),
-            });
-        }
-        Ok(())
-    };
-    if !config.class_token {
-        refuse(names.class_token.to_owned(), "class_token = false")?;
-    }
-    if config.registers == 0 {
-        for name in names.registers {
-            refuse((*name).to_owned(), "registers = 0")?;
-        }
-    }
-    if !config.patch_bias {
-        refuse(format!("{}.bias", names.patch), "patch_bias = false")?;
-    }
-    if let (false, Some(name)) = (config.pre_norm, names.pre_norm) {
-        refuse(format!("{name}.weight"), "pre_norm = false")?;
-    }
-    if let (Positions::Rope { .. }, Some(name)) = (config.positions, names.positions) {
-        refuse(name.to_owned(), "rotary positions")?;
-    }
-    if !config.final_norm() {
-        refuse(format!("{}.weight", names.norm), "no norm before the pooling")?;
-    }
-    Ok(())
-}
-
-/// One row for each patch of the trained grid, or one more for the class token.
-fn check_rows(config: &VitConfig, table: &Tensor, name: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let (rows, columns) = config.trained_grid();
-    let (found, patches) = (table.dim(1)?, rows * columns);
-    if found == patches || (config.class_token && found == patches + 1) {
-        return Ok(());
-    }
-    let or_more = if config.class_token { format!(" or {}", patches + 1) } else { String::new() };
-    Err(Error::Shape {
-        tensor: name.to_owned(),
-        checkpoint: checkpoint.label().to_owned(),
-        expected: format!("[1, {patches}{or_more}, {}] for a grid of {rows}x{columns}", config.dim),
-        found: checkpoint.shape(name).unwrap_or_default().to_vec(),
-    })
 }

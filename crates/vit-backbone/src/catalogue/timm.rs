@@ -1,0 +1,104 @@
+//! timm's registry, as far as its networks are this crate's.
+
+use super::{Entry, hub};
+use crate::described::timm::architecture;
+use crate::{Normalisation, Recipe};
+
+/// What most timm entries differ in.
+struct Timm {
+    licence: &'static str,
+    fraction: f64,
+    normalisation: Normalisation,
+    note: &'static str,
+}
+
+const GOOGLE: Timm =
+    Timm { licence: "Apache-2.0", fraction: 0.9, normalisation: Normalisation::Half, note: "" };
+const GOOGLE_384: Timm = Timm { fraction: 1.0, ..GOOGLE };
+const DINO: Timm = Timm { normalisation: Normalisation::Imagenet, note: "DINO v1", ..GOOGLE };
+const DINOV2: Timm = Timm { fraction: 1.0, normalisation: Normalisation::Imagenet, ..GOOGLE };
+const DINOV3: Timm = Timm { licence: "dinov3-license", ..DINOV2 };
+const CLIP: Timm = Timm {
+    licence: "MIT",
+    normalisation: Normalisation::Clip,
+    note: "with OpenAI's quick GELU, which timm's plain architecture of this name leaves out",
+    ..GOOGLE
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    let rows: &[(&str, &[&str], Timm)] = &[
+        ("vit_small_patch16_224", &["augreg_in21k", "augreg_in21k_ft_in1k"], GOOGLE),
+        (
+            "vit_base_patch16_224",
+            &[
+                "augreg_in21k",
+                "augreg_in21k_ft_in1k",
+                "augreg2_in21k_ft_in1k",
+                "orig_in21k",
+                "orig_in21k_ft_in1k",
+            ],
+            GOOGLE,
+        ),
+        ("vit_large_patch16_224", &["augreg_in21k", "augreg_in21k_ft_in1k", "orig_in21k"], GOOGLE),
+        ("vit_base_patch8_224", &["augreg_in21k", "augreg_in21k_ft_in1k"], GOOGLE),
+        ("vit_base_patch32_224", &["augreg_in21k", "augreg_in21k_ft_in1k", "orig_in21k"], GOOGLE),
+        ("vit_large_patch32_224", &["orig_in21k"], GOOGLE),
+        ("vit_small_patch16_384", &["augreg_in21k_ft_in1k"], GOOGLE_384),
+        ("vit_base_patch16_384", &["augreg_in21k_ft_in1k", "orig_in21k_ft_in1k"], GOOGLE_384),
+        ("vit_large_patch16_384", &["augreg_in21k_ft_in1k"], GOOGLE_384),
+        ("vit_small_patch8_224", &["dino"], DINO),
+        ("vit_small_patch16_224", &["dino"], DINO),
+        ("vit_base_patch8_224", &["dino"], DINO),
+        ("vit_base_patch16_224", &["dino"], DINO),
+        ("vit_small_patch14_dinov2", &["lvd142m"], DINOV2),
+        ("vit_base_patch14_dinov2", &["lvd142m"], DINOV2),
+        ("vit_large_patch14_dinov2", &["lvd142m"], DINOV2),
+        ("vit_giant_patch14_dinov2", &["lvd142m"], DINOV2),
+        ("vit_small_patch14_reg4_dinov2", &["lvd142m"], DINOV2),
+        ("vit_base_patch14_reg4_dinov2", &["lvd142m"], DINOV2),
+        ("vit_large_patch14_reg4_dinov2", &["lvd142m"], DINOV2),
+        ("vit_giant_patch14_reg4_dinov2", &["lvd142m"], DINOV2),
+        ("vit_small_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_small_plus_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_base_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_large_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_huge_plus_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_7b_patch16_dinov3", &["lvd1689m"], DINOV3),
+        ("vit_small_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_small_plus_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_base_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_large_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_huge_plus_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_base_patch32_clip_224", &["openai"], CLIP),
+        ("vit_base_patch16_clip_224", &["openai"], CLIP),
+        ("vit_large_patch14_clip_224", &["openai"], Timm { fraction: 1.0, ..CLIP }),
+        ("vit_large_patch14_clip_336", &["openai"], Timm { fraction: 1.0, ..CLIP }),
+        (
+            "vit_base_patch16_clip_224",
+            &["laion2b"],
+            Timm { fraction: 1.0, note: "LAION's weights, exact GELU", ..CLIP },
+        ),
+    ];
+    let mut entries = Vec::new();
+    for (name, tags, timm) in rows {
+        for tag in *tags {
+            // Every row parses: a test walks through them.
+            let Ok((config, names)) = architecture(name, tag) else { continue };
+            let full = format!("{name}.{tag}");
+            entries.push(Entry {
+                location: hub(format!("timm/{full}")),
+                image_size: config.trained_size.0,
+                name: full,
+                names,
+                config,
+                recipe: Recipe::Timm { fraction: timm.fraction },
+                normalisation: timm.normalisation,
+                licence: timm.licence,
+                // Whether the mirrors of DINOv3 are gated is not known; a refusal by the hub says so itself.
+                gated: false,
+                note: timm.note,
+            });
+        }
+    }
+    entries
+}
