@@ -141,7 +141,7 @@ impl Vit {
         self.preprocess = preprocess;
     }
 
-    /// Every size and option.
+    /// Every size and option; its depth is that in use ([`Vit::depth`]).
     pub fn config(&self) -> &VitConfig {
         &self.config
     }

@@ -24,6 +24,7 @@ const CLIP: Timm = Timm {
     note: "with OpenAI's quick GELU, which timm's plain architecture of this name leaves out",
     ..GOOGLE
 };
+const CLIP_QUICK: Timm = Timm { note: "", ..CLIP };
 
 pub(super) fn entries() -> Vec<Entry> {
     let rows: &[(&str, &[&str], Timm)] = &[
@@ -69,6 +70,9 @@ pub(super) fn entries() -> Vec<Entry> {
         ("vit_base_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
         ("vit_large_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
         ("vit_huge_plus_patch16_dinov3_qkvb", &["lvd1689m"], DINOV3),
+        ("vit_base_patch32_clip_quickgelu_224", &["openai"], CLIP_QUICK),
+        ("vit_base_patch16_clip_quickgelu_224", &["openai"], CLIP_QUICK),
+        ("vit_large_patch14_clip_quickgelu_224", &["openai"], Timm { fraction: 1.0, ..CLIP_QUICK }),
         ("vit_base_patch32_clip_224", &["openai"], CLIP),
         ("vit_base_patch16_clip_224", &["openai"], CLIP),
         ("vit_large_patch14_clip_224", &["openai"], Timm { fraction: 1.0, ..CLIP }),
@@ -86,7 +90,8 @@ pub(super) fn entries() -> Vec<Entry> {
             let Ok((config, names)) = architecture(name, tag) else { continue };
             let full = format!("{name}.{tag}");
             entries.push(Entry {
-                location: hub(format!("timm/{full}")),
+                // Two architectures, one file: the activation is no part of the weights.
+                location: hub(format!("timm/{}", full.replace("_quickgelu", ""))),
                 image_size: config.trained_size.0,
                 name: full,
                 names,

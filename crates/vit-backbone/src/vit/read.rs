@@ -25,7 +25,7 @@ impl NameScheme {
 
 impl Vit {
     pub(super) fn read(
-        config: VitConfig,
+        mut config: VitConfig,
         checkpoint: &mut Checkpoint,
         scheme: NameScheme,
         blocks: Option<usize>,
@@ -35,7 +35,8 @@ impl Vit {
         config.validate()?;
         refuse_what_has_no_place(&config, checkpoint, scheme)?;
         let (dim, patch) = (config.dim, config.patch);
-        let wanted = blocks_to_read(&config, blocks, checkpoint, scheme)?;
+        // The configuration describes the network in use, so that it and the tensors in use belong together.
+        config.depth = blocks_to_read(&config, blocks, checkpoint, scheme)?;
         let names = scheme.names();
         let mut parts = Parts { config: &config, checkpoint, scheme };
         Ok(Self {
@@ -54,7 +55,7 @@ impl Vit {
                 Positions::Table(_) => Some(parts.table()?),
             },
             pre_norm: parts.norm_if(config.pre_norm, names.pre_norm, "a norm before block 0")?,
-            blocks: (0..wanted)
+            blocks: (0..config.depth)
                 .map(|index| {
                     let start = format!("{}{index}.", names.blocks);
                     Block::read(scheme, config.block(), parts.checkpoint, &start)

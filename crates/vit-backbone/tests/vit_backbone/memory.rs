@@ -69,6 +69,8 @@ fn inference_memory_is_weights_and_one_batch() {
 
 #[test]
 fn a_frozen_network_keeps_no_graph() {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Vit>();
     for (_, config) in every_family() {
         let vit = Vit::random(config, &mut Streams::new(0).stream("init"), &Device::Cpu).unwrap();
         let outputs = Outputs {

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use random_streams::Streams;
 use vit_backbone::{
-    Activation, Block, BlockContext, BlockDropout, Family, NameScheme, QkvBias, TrainableBlock, VitConfig,
+    Activation, Block, BlockContext, BlockDropout, Family, NameScheme, Outputs, QkvBias, TrainableBlock, Vit,
+    VitConfig,
 };
 
 use crate::{every_family, largest_difference, normal, scrambled, values};
@@ -71,6 +72,56 @@ fn every_weight_of_every_family_gets_a_gradient() {
             let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
             assert!(values(gradient).iter().any(|v| *v != 0.0), "{name}");
         }
+    }
+}
+
+/// Gradients of a whole network arrive under the file's names, joined or not, and are the slope of the function.
+#[test]
+fn every_tensor_of_a_file_gets_its_gradient() {
+    for (scheme, config) in every_family() {
+        let plain = scrambled(config.clone());
+        let file: HashMap<String, Tensor> = plain.file_tensors(scheme).unwrap().into_iter().collect();
+        let vars: HashMap<String, Var> =
+            file.iter().map(|(name, tensor)| (name.clone(), Var::from_tensor(tensor).unwrap())).collect();
+        let tracked = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let vit = Vit::from_tensors(config.clone(), &tracked, scheme).unwrap();
+        let images = Var::from_tensor(&normal("images", &[1, 3, 40, 32])).unwrap();
+        let scalar = |vit: &Vit, images: &Tensor| {
+            let features =
+                vit.forward(images, &Outputs { pooled: true, norm: true, ..Outputs::default() }).unwrap();
+            let norm = features.norm.unwrap();
+            let first = (&norm * normal("cotangent", norm.dims())).unwrap().sum_all().unwrap();
+            let pooled = features.pooled.unwrap();
+            (first + (&pooled * normal("pooled", pooled.dims())).unwrap().sum_all().unwrap()).unwrap()
+        };
+        let gradients = scalar(&vit, images.as_tensor()).backward().unwrap();
+        assert!(gradients.get(&images).is_some());
+
+        // The slope along a direction, against a central difference of the frozen network.
+        let mut slope = 0.0;
+        for (name, var) in &vars {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{scheme:?}: {name} has no gradient"));
+            let along = (gradient * normal(name, var.dims())).unwrap();
+            slope += f64::from(along.sum_all().unwrap().to_scalar::<f32>().unwrap());
+        }
+        let moved = |step: f64| {
+            let tensors = file
+                .iter()
+                .map(|(name, tensor)| {
+                    let step = (normal(name, tensor.dims()) * step).unwrap();
+                    (name.clone(), (tensor + step).unwrap())
+                })
+                .collect();
+            let vit = Vit::from_tensors(config.clone(), &tensors, scheme).unwrap();
+            f64::from(scalar(&vit, images.as_tensor()).to_scalar::<f32>().unwrap())
+        };
+        let difference = (moved(2e-4) - moved(-2e-4)) / 4e-4;
+        let size = difference.abs().max(50.0);
+        assert!(
+            (slope - difference).abs() < 0.03 * size,
+            "{scheme:?} {:?}: {slope} {difference}",
+            config.family
+        );
     }
 }
 
