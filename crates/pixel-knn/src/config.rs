@@ -59,6 +59,13 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether these settings need a backbone.
+    pub fn needs_backbone(&self) -> bool {
+        self.features == Features::Tokens
+    }
+}
+
 impl MethodConfig for Config {
     const METHOD: &'static str = INFO.name;
 

@@ -1,0 +1,100 @@
+//! What is known of a method by name.
+
+use std::path::Path;
+
+use anomaly_core::{
+    ConfigError, Detector, DetectorReader, Info, Method, MethodConfig, MethodError, parse_config,
+};
+use serde_json::Value;
+
+use crate::Resources;
+
+/// A method by name: what it is, how its configuration is checked, how it is built and loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodEntry {
+    /// What it is.
+    pub info: &'static Info,
+    /// Its default configuration, every field.
+    pub default_config: fn() -> Value,
+    /// Checks overrides of the default configuration and gives the whole of it; no backbone is loaded.
+    pub check_config: fn(&Value) -> Result<Value, ConfigError>,
+    /// The name of the backbone that it would load with these overrides, given the one that was asked for; `None` if
+    /// it would load none.
+    pub backbone: for<'n> fn(&Value, Option<&'n str>) -> Result<Option<&'n str>, ConfigError>,
+    /// Builds it from overrides of the default configuration.
+    pub build: fn(&Value, &Resources<'_>) -> Result<Box<dyn Method>, MethodError>,
+    /// Loads a detector of it from its directory. The backbone is the one that the detector names, unless
+    /// [`Resources::backbone`] says where else it is found; its hash must be the same.
+    pub load: fn(&Path, &Resources<'_>) -> Result<Box<dyn Detector>, MethodError>,
+}
+
+/// The entry of a method crate that has the usual shape: `INFO`, `Config`, a type with `new(Config, backbone)`, and
+/// `load(&DetectorReader, backbone, &Device)`, where `backbone` is `Arc<Vit>` (`needed`) or `Option<Arc<Vit>>`
+/// (`optional`; its `Config` says so by `needs_backbone()`).
+macro_rules! entry {
+    (needed, $method:ident :: $type:ident) => {
+        $crate::entry::MethodEntry {
+            info: &$method::INFO,
+            default_config: $crate::entry::default_config::<$method::Config>,
+            check_config: $crate::entry::check_config::<$method::Config>,
+            backbone: |overrides, asked| {
+                anomaly_core::parse_config::<$method::Config>(overrides)?;
+                Ok(asked.or($method::INFO.default_backbone))
+            },
+            build: |overrides, resources| {
+                let config = anomaly_core::parse_config::<$method::Config>(overrides)?;
+                let vit = resources.needed(&$method::INFO)?;
+                Ok(Box::new($method::$type::new(config, vit)?))
+            },
+            load: |directory, resources| {
+                let reader = $crate::entry::open(directory, resources, &$method::INFO)?;
+                let vit = resources.named_by(&reader, &$method::INFO)?;
+                $method::load(&reader, vit, &resources.device)
+            },
+        }
+    };
+    (optional, $method:ident :: $type:ident) => {
+        $crate::entry::MethodEntry {
+            info: &$method::INFO,
+            default_config: $crate::entry::default_config::<$method::Config>,
+            check_config: $crate::entry::check_config::<$method::Config>,
+            backbone: |overrides, asked| {
+                let config = anomaly_core::parse_config::<$method::Config>(overrides)?;
+                Ok(asked.or($method::INFO.default_backbone).filter(|_| config.needs_backbone()))
+            },
+            build: |overrides, resources| {
+                let config = anomaly_core::parse_config::<$method::Config>(overrides)?;
+                let vit = config.needs_backbone().then(|| resources.needed(&$method::INFO)).transpose()?;
+                Ok(Box::new($method::$type::new(config, vit)?))
+            },
+            load: |directory, resources| {
+                let reader = $crate::entry::open(directory, resources, &$method::INFO)?;
+                let named = reader.manifest().backbone.is_some();
+                let vit = named.then(|| resources.named_by(&reader, &$method::INFO)).transpose()?;
+                $method::load(&reader, vit, &resources.device)
+            },
+        }
+    };
+}
+pub(crate) use entry;
+
+pub(crate) fn default_config<C: MethodConfig>() -> Value {
+    // A configuration is a struct of plain values: it always has a JSON form.
+    serde_json::to_value(C::default()).unwrap_or_default()
+}
+
+pub(crate) fn check_config<C: MethodConfig>(overrides: &Value) -> Result<Value, ConfigError> {
+    let config: C = parse_config(overrides)?;
+    serde_json::to_value(config).map_err(|e| ConfigError::field(C::METHOD, "(all)", e.to_string()))
+}
+
+/// Opens a detector and refuses one of another method before a backbone is loaded for it.
+pub(crate) fn open(
+    directory: &Path,
+    resources: &Resources<'_>,
+    info: &Info,
+) -> Result<DetectorReader, MethodError> {
+    let reader = DetectorReader::open(directory, &resources.device)?;
+    reader.expect_method(info.name)?;
+    Ok(reader)
+}

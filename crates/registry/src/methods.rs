@@ -1,0 +1,162 @@
+//! The list of methods: one line each.
+
+use crate::entry::entry;
+use crate::{Error, MethodEntry};
+
+static METHODS: &[MethodEntry] = &[
+    // `cargo xtask new-method` adds its line below this one.
+    entry!(optional, pixel_knn::PixelKnn),
+];
+
+/// All methods.
+pub fn methods() -> &'static [MethodEntry] {
+    METHODS
+}
+
+/// The method called `name`.
+///
+/// # Errors
+/// [`Error::UnknownMethod`], with the nearest name if one is near.
+pub fn find(name: &str) -> Result<&'static MethodEntry, Error> {
+    if let Some(entry) = METHODS.iter().find(|entry| entry.info.name == name) {
+        return Ok(entry);
+    }
+    let names = || METHODS.iter().map(|entry| entry.info.name);
+    let nearest = names()
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().max(name.len()) / 2)
+        .map(|(_, known)| known.to_owned());
+    Err(Error::UnknownMethod {
+        name: name.to_owned(),
+        nearest,
+        known: names().collect::<Vec<_>>().join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use anomaly_core::{
+        ContentKey, DataError, DetectorWriter, FitContext, Images, Precision, TrainingData,
+        TrainingFingerprint,
+    };
+    use candle_core::{Device, Tensor};
+    use serde_json::{Value, json};
+    use vit_backbone::{Family, Vit, VitConfig};
+
+    use super::{find, methods};
+    use crate::{Backbones, Resources};
+
+    /// One small random network under any name; none under `missing`.
+    struct Tiny(Arc<Vit>);
+
+    impl Tiny {
+        fn new(seed: u64) -> Self {
+            let config = VitConfig::new(Family::TimmVit, (16, 1, 2), 8, 16);
+            let mut stream = anomaly_core::Streams::new(seed).stream("init");
+            Self(Arc::new(Vit::random(config, &mut stream, &Device::Cpu).unwrap()))
+        }
+    }
+
+    impl Backbones for Tiny {
+        fn load(&self, name: &str) -> Result<Arc<Vit>, vit_backbone::Error> {
+            if name == "missing" {
+                return Err(vit_backbone::Error::UnknownName { name: name.into(), nearest: vec![] });
+            }
+            Ok(Arc::clone(&self.0))
+        }
+    }
+
+    /// Four images of 16 x 16 pixels in four shades of grey.
+    struct Greys;
+
+    impl TrainingData for Greys {
+        fn len(&self) -> usize {
+            4
+        }
+        fn key(&self, index: usize) -> Result<ContentKey, DataError> {
+            Ok(ContentKey::of_pixels(1, 1, &[index as u8]))
+        }
+        fn get(&self, indices: &[usize]) -> Result<Images, DataError> {
+            let shades: Vec<f32> = indices.iter().map(|index| *index as f32 / 4.0).collect();
+            let pixels = Tensor::new(shades, &Device::Cpu).and_then(|shades| {
+                shades.reshape(((), 1, 1, 1))?.expand((indices.len(), 3, 16, 16))?.contiguous()
+            });
+            let ids = indices.iter().map(usize::to_string).collect();
+            Images::new(ids, pixels.map_err(DataError::new)?).map_err(DataError::new)
+        }
+    }
+
+    #[test]
+    fn every_method_has_its_own_name_and_a_valid_default() {
+        for entry in methods() {
+            let name = entry.info.name;
+            assert_eq!(methods().iter().filter(|other| other.info.name == name).count(), 1, "{name}");
+            let default = (entry.default_config)();
+            assert_eq!((entry.check_config)(&Value::Null).unwrap(), default, "{name}");
+            assert_eq!((entry.check_config)(&default).unwrap(), default, "{name}");
+            let unknown = (entry.check_config)(&json!({"no such field": 1})).unwrap_err();
+            assert_eq!(unknown.field_name(), Some("no such field"));
+            assert_eq!((entry.backbone)(&Value::Null, None).unwrap(), entry.info.default_backbone, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_miss_names_the_nearest() {
+        assert_eq!(find("pixel-knn").unwrap().info.name, "pixel-knn");
+        let near = find("pixelknn").unwrap_err().to_string();
+        assert!(near.contains("did you mean `pixel-knn`?"), "{near}");
+        let far = find("zzzzzzzzzzzzzzzzzzz").unwrap_err().to_string();
+        assert!(!far.contains("did you mean") && far.contains("pixel-knn"), "{far}");
+    }
+
+    #[test]
+    fn a_backbone_is_loaded_where_it_is_needed_and_only_there() {
+        let entry = find("pixel-knn").unwrap();
+        let tiny = Tiny::new(0);
+        let resources = |backbone| Resources { backbones: &tiny, backbone, device: Device::Cpu };
+        let build =
+            |config: Value, backbone| (entry.build)(&config, &resources(backbone)).map(|m| m.config());
+        assert!(build(json!({}), Some("missing")).is_ok());
+        let message = build(json!({"features": "tokens"}), Some("missing")).unwrap_err().to_string();
+        assert!(message.contains("pixel-knn") && message.contains("missing"), "{message}");
+        let message = build(json!({"features": "tokens"}), None).unwrap_err().to_string();
+        assert!(message.contains("backbone"), "{message}");
+        assert_eq!((entry.backbone)(&json!({"features": "tokens"}), Some("x")).unwrap(), Some("x"));
+        assert_eq!((entry.backbone)(&json!({}), Some("x")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_saved_detector_finds_its_backbone_again_and_no_other() {
+        let entry = find("pixel-knn").unwrap();
+        let tiny = Tiny::new(0);
+        let resources = Resources { backbones: &tiny, backbone: Some("tiny"), device: Device::Cpu };
+        let method = (entry.build)(&json!({"features": "tokens", "k": 1}), &resources).unwrap();
+        let detector = method.fit(&mut Greys, &mut FitContext::new(Device::Cpu, 0)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let training = TrainingFingerprint { images: 4, sha256: String::new() };
+        let mut writer = DetectorWriter::new(
+            folder.path(),
+            method.info(),
+            method.preprocess(),
+            Precision::F32,
+            0,
+            training,
+        );
+        detector.save(&mut writer).unwrap();
+        writer.finish().unwrap();
+
+        let unasked = Resources { backbone: None, ..resources.clone() };
+        let loaded = (entry.load)(folder.path(), &unasked).unwrap();
+        let images = Greys.get(&[0, 1, 2, 3]).unwrap();
+        assert_eq!(loaded.score(&images).unwrap().scores, detector.score(&images).unwrap().scores);
+
+        let other = Tiny::new(1);
+        let message =
+            (entry.load)(folder.path(), &Resources { backbones: &other, ..resources }).err().unwrap();
+        assert!(message.to_string().contains("sha256"), "{message}");
+    }
+}
