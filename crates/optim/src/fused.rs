@@ -61,10 +61,10 @@ impl<U: Update> InplaceOp3 for Host<'_, U> {
     ) -> candle_core::Result<()> {
         match target {
             CpuStorage::F32(target) => {
-                run(self.0, range_mut(target, target_layout)?, range(a, a_layout)?, range(b, b_layout)?)
+                run(self.0, range_mut(target, target_layout)?, range(a, a_layout)?, range(b, b_layout)?);
             }
             CpuStorage::F64(target) => {
-                run(self.0, range_mut(target, target_layout)?, range(a, a_layout)?, range(b, b_layout)?)
+                run(self.0, range_mut(target, target_layout)?, range(a, a_layout)?, range(b, b_layout)?);
             }
             _ => bail!("{} takes f32 and f64", U::NAME),
         }

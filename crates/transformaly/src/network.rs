@@ -86,10 +86,10 @@ impl Imitation {
 /// What a batch of B images looks like to teacher and student, in evaluation mode.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Descriptors {
-    /// The pre-trained descriptor z_p of each image: the class token after the final norm, D numbers. For a backbone
+    /// The pre-trained descriptor `z_p` of each image: the class token after the final norm, D numbers. For a backbone
     /// without class token, the mean of the patch tokens after it.
     pub(crate) pretrained: Vec<Vec<f64>>,
-    /// The teacher-student descriptor z_t of each image: minus the mean squared difference, one number for each block.
+    /// The teacher-student descriptor `z_t` of each image: minus the mean squared difference, one number for each block.
     pub(crate) teacher_student: Vec<Vec<f64>>,
 }
 

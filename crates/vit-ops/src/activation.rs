@@ -10,7 +10,7 @@ pub enum Gelu {
     Erf,
     /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
     Tanh,
-    /// `x sigmoid(1.702 x)`: OpenAI's CLIP.
+    /// `x sigmoid(1.702 x)`: `OpenAI`'s CLIP.
     Quick,
 }
 

@@ -1,6 +1,7 @@
 //! A case's configuration, as the table beside the cases lists it.
 
 use conformance::{Case, UnitError};
+use datasets::Selected;
 use image_prep::Preprocess;
 use serde::Deserialize;
 use vit_backbone::{Family, VitConfig};
@@ -97,9 +98,9 @@ enum OnlyReplicate {
     Replicate,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Protocol {
+enum Protocol {
     Unimodal,
     Multimodal,
 }
@@ -181,16 +182,18 @@ impl CaseConfig {
         }
     }
 
-    /// Whether a class is normal.
-    pub(super) fn is_normal(&self) -> Result<impl Fn(usize) -> bool + use<>, UnitError> {
+    /// What the protocol makes of the class numbers of both splits.
+    pub(super) fn select(&self, train: &[usize], test: &[usize]) -> Result<Selected, UnitError> {
         let class = self.class.ok_or("class: missing")?;
-        let protocol = self.protocol.ok_or("protocol: missing")?;
         if let Some(classes) = self.num_classes
             && class >= classes
         {
             return Err(format!("class: expected below {classes}, found {class}").into());
         }
-        Ok(move |label| (label == class) == (protocol == Protocol::Unimodal))
+        Ok(match self.protocol.ok_or("protocol: missing")? {
+            Protocol::Unimodal => datasets::unimodal(train, test, class),
+            Protocol::Multimodal => datasets::multimodal(train, test, class),
+        })
     }
 
     /// How pixels become numbers, without a resize.

@@ -1,5 +1,5 @@
 use conformance::{Case, HostTensor, Outputs, UnitError};
-use image_prep::{Filter, Preprocess, Rgb8};
+use image_prep::{Filter, Planar, Preprocess, Rgb8};
 use vit_backbone::{Resampling, resample_positions};
 
 use super::config::{CaseConfig, Dataset};
@@ -8,7 +8,6 @@ use crate::selection::{best, is_evaluated};
 
 pub(super) fn protocol_selection(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
-    let is_normal = config.is_normal()?;
     let train = case.input("in.train_labels")?.to_usize_vec()?;
     let test = case.input("in.test_labels")?.to_usize_vec()?;
     let losses = super::rows(case.input("in.val_batch_losses_by_epoch")?)?;
@@ -25,19 +24,15 @@ pub(super) fn protocol_selection(case: &Case) -> Result<Outputs, UnitError> {
         .collect();
     let kept = best(&means, config.min_delta()?).ok_or("every validation loss is NaN")?;
 
+    let chosen = config.select(&train, &test)?;
     let mut out = Outputs::new();
-    put(&mut out, "train_indices", integers(positions(&train, |label| is_normal(label))));
-    put(&mut out, "val_indices", integers(positions(&test, |label| is_normal(label))));
-    put(&mut out, "ood_indices", integers(positions(&test, |label| !is_normal(label))));
+    put(&mut out, "train_indices", integers(chosen.train));
+    put(&mut out, "val_indices", integers(chosen.validation));
+    put(&mut out, "ood_indices", integers(chosen.anomalous));
     put(&mut out, "best_epoch", integers([evaluated[kept]]));
     put(&mut out, "evaluated_epochs", integers(evaluated));
     put(&mut out, "val_losses", vector(&means));
     Ok(out)
-}
-
-/// Where in `labels` the wanted ones stand.
-pub(super) fn positions(labels: &[usize], wanted: impl Fn(usize) -> bool) -> Vec<usize> {
-    labels.iter().enumerate().filter(|(_, label)| wanted(**label)).map(|(at, _)| at).collect()
 }
 
 pub(super) fn pos_embedding_resize(case: &Case) -> Result<Outputs, UnitError> {
@@ -96,14 +91,7 @@ fn images(host: &HostTensor) -> Result<Vec<Rgb8>, UnitError> {
     }
 }
 
-/// 8-bit images as normalised planes, one vector `(3, h, w)` each, with their height and width.
-pub(super) fn planes(
-    host: &HostTensor,
-    normalisation: &Preprocess,
-) -> Result<(Vec<Vec<f32>>, (usize, usize)), UnitError> {
-    let all = images(host)?;
-    let size = all.first().map(|image| (image.height, image.width)).ok_or("no image")?;
-    let planes =
-        all.iter().map(|image| Ok(normalisation.apply(image)?.data)).collect::<Result<_, UnitError>>()?;
-    Ok((planes, size))
+/// 8-bit images as normalised planes.
+pub(super) fn planes(host: &HostTensor, normalisation: &Preprocess) -> Result<Vec<Planar>, UnitError> {
+    images(host)?.iter().map(|image| Ok(normalisation.apply(image)?)).collect()
 }

@@ -7,7 +7,7 @@ use optim::AdamOptions;
 use vit_backbone::{Block, BlockDropout, NameScheme, TrainableBlock, Vit};
 
 use super::config::CaseConfig;
-use super::data::{planes, positions};
+use super::data::planes;
 use super::{integers, put, statistics, table, to_host, to_tensor, vector};
 use crate::fit::Trainer;
 use crate::loss::image_errors;
@@ -231,24 +231,21 @@ pub(super) fn end_to_end(case: &Case) -> Result<Outputs, UnitError> {
     let normalisation = config.normalisation()?;
     let train_labels = case.input("in.train_labels")?.to_usize_vec()?;
     let test_labels = case.input("in.test_labels")?.to_usize_vec()?;
-    let normal = positions(&train_labels, config.is_normal()?);
+    let normal = config.select(&train_labels, &test_labels)?.train;
     let [height, width] = config.image_size()?;
 
     let describe = |name: &str, wanted: &[usize]| -> Result<Descriptors, UnitError> {
-        let (all, size) = planes(case.input(name)?, &normalisation)?;
-        if size != (height, width) {
-            return Err(format!("image_size: is {height} x {width}, but {name} is {size:?}").into());
+        let all = planes(case.input(name)?, &normalisation)?;
+        if let Some(other) = all.iter().find(|image| (image.height, image.width) != (height, width)) {
+            let found = format!("{} x {}", other.height, other.width);
+            return Err(format!("image_size: is {height} x {width}, but {name} is {found}").into());
         }
         let mut found = Descriptors::default();
         for batch in wanted.chunks(32) {
-            let pixels: Vec<f32> = batch
-                .iter()
-                .map(|at| all.get(*at).ok_or_else(|| format!("{name}: no image {at}")))
-                .collect::<Result<Vec<_>, _>>()?
-                .into_iter()
-                .flatten()
-                .copied()
-                .collect();
+            let mut pixels = Vec::with_capacity(batch.len() * 3 * height * width);
+            for at in batch {
+                pixels.extend_from_slice(&all.get(*at).ok_or_else(|| format!("{name}: no image {at}"))?.data);
+            }
             let images = Tensor::from_vec(pixels, (batch.len(), 3, height, width), &Device::Cpu)?;
             found.append(Descriptors::of(&network.teacher, &students, &images)?);
         }

@@ -94,7 +94,6 @@ pub(super) fn scores(
     labels: &[usize],
     out: &mut Outputs,
 ) -> Result<(), UnitError> {
-    let is_normal = config.is_normal()?;
     let wanted = config.use_layers()?;
     let (ts_train, ts_test) = (columns(teacher_student.0, &wanted)?, columns(teacher_student.1, &wanted)?);
     let densities = Densities::fit(pretrained.0, &ts_train, config.threshold()?, config.reg_covar()?)?;
@@ -106,7 +105,10 @@ pub(super) fn scores(
         sum.push(log.pretrained + log.teacher_student);
     }
     // Log densities are scores of normality: normal is the positive class here.
-    let normal: Vec<bool> = labels.iter().map(|label| is_normal(*label)).collect();
+    let mut normal = vec![false; labels.len()];
+    for at in config.select(&[], labels)?.validation {
+        normal[at] = true;
+    }
     let auroc = [&first, &second, &sum]
         .into_iter()
         .map(|scores| metrics::auroc(scores, &normal))
