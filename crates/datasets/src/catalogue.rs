@@ -23,6 +23,8 @@ pub struct Entry {
 
 const MVTEC_ROOT: &str = "category folders with `train/good`, `test/<defect>` and `ground_truth/<defect>`";
 
+const MVTEC_LICENCE: &str = "CC BY-NC-SA 4.0 for MVTec's own; otherwise the folder's own";
+
 /// All of them, by name.
 pub const ENTRIES: &[Entry] = &[
     Entry {
@@ -110,7 +112,6 @@ pub fn open(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> 
     let Some(root) = found else {
         return Err(Error::NoRoot { dataset: name.to_owned(), expected, looked_in_default: default });
     };
-    const MVTEC: &str = "CC BY-NC-SA 4.0 for MVTec's own; otherwise the folder's own";
     Ok(match name {
         "cifar10" => Box::new(cifar::open_10(&root)?),
         "cifar100" => Box::new(cifar::open_100(&root)?),
@@ -123,7 +124,7 @@ pub fn open(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> 
         }
         _ => {
             let source = "https://www.mvtec.com/company/research/datasets";
-            Box::new(mvtec::open(mvtec::card(name, entry.title, MVTEC, source), &root)?)
+            Box::new(mvtec::open(mvtec::card(name, entry.title, MVTEC_LICENCE, source), &root)?)
         }
     })
 }

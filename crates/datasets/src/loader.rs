@@ -88,7 +88,9 @@ impl Loader {
             }
         }
         let mut pixels = Vec::with_capacity(positions.len() * 3 * height * width);
-        planes.iter().for_each(|plane| pixels.extend_from_slice(&plane.data));
+        for plane in &planes {
+            pixels.extend_from_slice(&plane.data);
+        }
         let pixels = Tensor::from_vec(pixels, (positions.len(), 3, height, width), &Device::Cpu)
             .map_err(anomaly_core::Error::from)?;
         Ok(Images::new(positions.iter().map(|&at| self.id(at).to_owned()).collect(), pixels)?)

@@ -70,7 +70,7 @@ impl Split {
         let class = dataset.class_index(category)?;
         let chosen = Chooser { dataset, category: &dataset.classes()[class].key, options };
         let (train, test, anomalous) = chosen.lists(protocol, class)?;
-        let (train, held_out) = chosen.train(train)?;
+        let (train, held_out) = chosen.train(&train)?;
         let (test, anomalous) = chosen.test(test, anomalous)?;
         Ok(Self {
             dataset: dataset.card().name.clone(),
@@ -127,7 +127,8 @@ fn add(hash: &mut Sha256, text: &str) {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
 struct Chooser<'a> {
@@ -164,7 +165,7 @@ impl Chooser<'_> {
     }
 
     /// Training and held-out images.
-    fn train(&self, train: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
+    fn train(&self, train: &[usize]) -> Result<(Vec<usize>, Vec<usize>), Error> {
         let share = self.options.held_out_share;
         if !(0.0..1.0).contains(&share) {
             return Err(self.wrong("held_out_share", "0 to 1 exclusive", &share.to_string()));
@@ -172,7 +173,7 @@ impl Chooser<'_> {
         let streams = Streams::new(self.options.seed);
         let limit = self.options.train_limit.unwrap_or(train.len()).min(train.len());
         let by_class = |index: usize| self.dataset.items()[index].class;
-        let train = stratified(&train, limit, by_class, &mut streams.stream("train-limit"));
+        let train = stratified(train, limit, by_class, &mut streams.stream("train-limit"));
         let needed = if share > 0.0 { 2 } else { 1 };
         if train.len() < needed {
             let expected = format!("at least {needed} normal images");

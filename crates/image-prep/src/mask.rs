@@ -61,6 +61,11 @@ impl Mask {
         self.data.iter().any(|&v| v > 0)
     }
 
+    /// Samples above zero.
+    pub fn area(&self) -> usize {
+        self.data.iter().map(|&v| usize::from(v > 0)).sum()
+    }
+
     /// 1 where any of `masks` is above zero.
     ///
     /// # Errors
