@@ -28,11 +28,13 @@ pub struct MethodEntry {
     pub load: fn(&Path, &Resources<'_>) -> Result<Box<dyn Detector>, MethodError>,
 }
 
-/// The entry of a method crate that has the usual shape: `INFO`, `Config`, a type with `new(Config, backbone)`, and
-/// `load(&DetectorReader, backbone, &Device)`, where `backbone` is `Arc<Vit>` (`needed`) or `Option<Arc<Vit>>`
-/// (`optional`; its `Config` says so by `needs_backbone()`).
+/// The entry of a method crate of the usual shape: `INFO`, `Config`, a type with `new(Config, backbone)`.
+///
+/// `needed`: the backbone is an `Arc<Vit>`, and the detector's type has `load(&DetectorReader, Arc<Vit>)`.
+/// `optional`: it is an `Option<Arc<Vit>>`, `Config::needs_backbone()` says whether there must be one, and the crate has
+/// `load(&DetectorReader, Option<Arc<Vit>>, &Device)`.
 macro_rules! entry {
-    (needed, $method:ident :: $type:ident) => {
+    (needed, $method:ident, $type:ident, $detector:ident) => {
         $crate::entry::MethodEntry {
             info: &$method::INFO,
             default_config: $crate::entry::default_config::<$method::Config>,
@@ -49,11 +51,11 @@ macro_rules! entry {
             load: |directory, resources| {
                 let reader = $crate::entry::open(directory, resources, &$method::INFO)?;
                 let vit = resources.named_by(&reader, &$method::INFO)?;
-                $method::load(&reader, vit, &resources.device)
+                Ok(Box::new($method::$detector::load(&reader, vit)?))
             },
         }
     };
-    (optional, $method:ident :: $type:ident) => {
+    (optional, $method:ident, $type:ident) => {
         $crate::entry::MethodEntry {
             info: &$method::INFO,
             default_config: $crate::entry::default_config::<$method::Config>,

@@ -5,7 +5,8 @@ use crate::{Error, MethodEntry};
 
 static METHODS: &[MethodEntry] = &[
     // `cargo xtask new-method` adds its line below this one.
-    entry!(optional, pixel_knn::PixelKnn),
+    entry!(needed, transformaly, Transformaly, TransformalyDetector),
+    entry!(optional, pixel_knn, PixelKnn),
 ];
 
 /// All methods.
