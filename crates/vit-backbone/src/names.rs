@@ -18,7 +18,7 @@ pub(crate) use blocks::{count_blocks, read_block};
 /// How a checkpoint file names its tensors.
 ///
 /// A prefix in front of everything (`vit.`, `dinov2.`, `dinov2_with_registers.`, `dinov3_vit.`, `vision_model.`,
-/// `module.`, `backbone.`) belongs to no scheme; [`NameScheme::detect`] finds it.
+/// `module.`, `module.backbone.`, `backbone.`) belongs to no scheme; [`NameScheme::detect`] finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -42,7 +42,7 @@ pub enum NameScheme {
 }
 
 /// What may stand in front of every name of a checkpoint.
-pub(crate) const PREFIXES: [&str; 8] =
+pub(crate) const PREFIXES: [&str; 9] =
     ["", "vit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.", "vision_model.", "module.", "backbone."];
 
 /// The names of one scheme. Bases of layers stand without `.weight` and `.bias`.
@@ -343,6 +343,10 @@ mod tests {
         assert_eq!(
             detect(&["module.patch_embed.proj.weight", "module.pos_embed"]),
             Some((NameScheme::Timm, "module."))
+        );
+        assert_eq!(
+            detect(&["module.backbone.patch_embed.proj.weight", "module.backbone.pos_embed"]),
+            Some((NameScheme::Timm, "module.backbone."))
         );
         assert_eq!(detect(&["patch_embed.proj.weight", "blocks.0.gamma_1"]), Some((NameScheme::TimmEva, "")));
         assert_eq!(
