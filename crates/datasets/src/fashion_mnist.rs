@@ -123,11 +123,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::Dataset;
 
     #[cfg(feature = "sample")]
     #[test]
     fn the_sample_has_its_images_of_every_class() {
+        use crate::Dataset;
+
         let set = open_sample().unwrap();
         for class in 0..10 {
             let count = |part| set.items().iter().filter(|i| i.part == part && i.class == class).count();

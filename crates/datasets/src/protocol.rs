@@ -71,9 +71,20 @@ fn select(train_labels: &[usize], test_labels: &[usize], normal: impl Fn(usize) 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn names_are_the_ones_that_are_read_and_written() {
+        for protocol in [Protocol::Unimodal, Protocol::Multimodal, Protocol::ClassSeparated] {
+            let written = serde_json::to_value(protocol).unwrap();
+            assert_eq!(written, protocol.to_string());
+            assert_eq!(serde_json::from_value::<Protocol>(written).unwrap(), protocol);
+        }
+    }
 
     proptest! {
         #[test]

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::Once;
 
 use image::{DynamicImage, ImageDecoder, ImageReader};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub struct DecodeOptions {
 ///
 /// Grey is copied to three channels, alpha dropped without compositing, a palette looked up, 1-bit samples become 0 and
 /// 255, and 16-bit samples keep their high byte. The last differs from Pillow for grey images, which it clips at 255
-/// (white, as a rule): that is said in a `tracing` event.
+/// (white, as a rule): a `tracing` event says so once.
 ///
 /// # Errors
 /// If the bytes are no such image, are cut short, claim a size that would take more than 512 MiB, or hold floating-point
@@ -35,9 +36,11 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb8, Error> {
         DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
         DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
         DynamicImage::ImageLuma16(grey) => {
-            tracing::info!(
-                "16-bit grey image: the high byte of each sample is kept (Pillow would clip at 255)"
-            );
+            // Once is enough: such images come by the thousand.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::warn!("16-bit grey images: the high byte is kept (Pillow would clip at 255)");
+            });
             grey.iter().flat_map(|&v| [high(v); 3]).collect()
         }
         DynamicImage::ImageLumaA16(pixels) => pixels.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
