@@ -42,8 +42,18 @@ pub enum NameScheme {
 }
 
 /// What may stand in front of every name of a checkpoint.
-pub(crate) const PREFIXES: [&str; 9] =
-    ["", "vit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.", "vision_model.", "module.", "backbone."];
+pub(crate) const PREFIXES: [&str; 9] = [
+    "",
+    "vit.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "dinov3_vit.",
+    "vision_model.",
+    "module.",
+    // DINO v1's full training checkpoints.
+    "module.backbone.",
+    "backbone.",
+];
 
 /// The names of one scheme. Bases of layers stand without `.weight` and `.bias`.
 #[derive(Clone, Copy)]
