@@ -1,1 +1,73 @@
-//! The matrix engine: profiles, cells, runner and records
+//! The matrix engine of vitad: profiles, cells, runner and records.
+//!
+//! For programs that run a benchmark. A [`Profile`] (a TOML file) is methods times data sets times categories times seeds;
+//! a [`Plan`] makes cells of it, each with an id that hashes all that can change its result; [`run_plan`] computes the
+//! missing ones, each in a process of its own ([`run_child`]), and [`write_summary`] sums up what is there.
+//!
+//! A cell is finished in one step or not at all. A killed run leaves checkpoints from which the next one goes on to the
+//! same numbers; a failed cell is recorded and stops no other; two runs on one output folder share the work.
+//!
+//! ```
+//! use benchmark::{Layout, Plan, PlanOptions, Profile, PublishedFigures};
+//!
+//! let folder = std::env::temp_dir().join("vitad-benchmark-example");
+//! std::fs::create_dir_all(&folder)?;
+//! let file = folder.join("knn.toml");
+//! std::fs::write(&file, r#"
+//!     description = "nearest neighbours in raw pixels"
+//!     [[entry]]
+//!     method = "pixel-knn"
+//!     dataset = "fashion-mnist-sample"
+//!     categories = ["0", "Sneaker"]
+//!     train_limit = 20
+//!     test_limit = 50
+//! "#)?;
+//! let profile = Profile::read(&file)?;
+//! let plan = Plan::new(&profile, &PublishedFigures::default(), &PlanOptions::default())?;
+//! let names: Vec<String> = plan.cells.iter().map(|cell| cell.spec.identity.name()).collect();
+//! assert_eq!(names[1], "pixel-knn/fashion-mnist-sample/unimodal/7/seed0");
+//! assert!(plan.listing(&Layout::new(&folder.join("out")))?.contains("2 cells, 0 done, 2 to run"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod child;
+mod data;
+mod device;
+mod error;
+mod evaluate;
+mod execute;
+mod journal;
+mod layout;
+mod lock;
+mod memory;
+mod message;
+mod methods;
+mod nearest;
+mod pictures;
+mod plan;
+mod process;
+mod profile;
+mod progress;
+mod published;
+mod runner;
+mod selection;
+mod spec;
+mod summary;
+mod test_set;
+mod toml_file;
+mod versions;
+
+pub use anomaly_core::Cancellation;
+pub use child::run_child;
+pub use device::DeviceChoice;
+pub use error::Error;
+pub use layout::Layout;
+pub use lock::Lock;
+pub use plan::{Plan, PlanOptions, PlannedCell};
+pub use profile::{Entry, Profile};
+pub use published::{PublishedFigure, PublishedFigures};
+pub use runner::{Outcome, RunOptions, run_plan};
+pub use spec::{CellSpec, Identity, REVISION};
+pub use summary::write_summary;
+pub use versions::locked_versions;
+pub use report::terminal_table;

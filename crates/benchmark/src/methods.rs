@@ -1,0 +1,88 @@
+//! Methods by name, with their backbones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anomaly_core::{Detector, Method};
+use candle_core::Device;
+use registry::{Backbones, HubBackbones, Resources};
+use serde_json::{Value, json};
+use vit_backbone::{Hub, LoadOptions};
+
+use crate::{Entry, Error, Identity};
+
+/// Builds methods and loads detectors on one device; each backbone is loaded once.
+pub(crate) struct Methods {
+    device: Device,
+    backbones: HubBackbones,
+}
+
+/// An entry of a profile with its method's defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resolved {
+    /// The whole configuration.
+    pub(crate) config: Value,
+    /// The backbone that the method uses, if it uses one.
+    pub(crate) backbone: Option<String>,
+    /// sha256 of its weights.
+    pub(crate) weights_sha256: Option<String>,
+    /// Revisions of the crates that affect numbers.
+    pub(crate) revisions: BTreeMap<String, u32>,
+    /// Why the weights can't be had, if they can't.
+    pub(crate) problem: Option<String>,
+}
+
+impl Methods {
+    /// Methods on `device`. Weights come from the hub's cache, or the hub, as the environment says.
+    pub(crate) fn new(device: Device) -> Self {
+        let options = LoadOptions { device: device.clone(), hub: Hub::from_environment(), ..LoadOptions::default() };
+        Self { device, backbones: HubBackbones::new(options) }
+    }
+
+    /// Fills in the defaults of an entry and finds its weights, fetching them if need be.
+    pub(crate) fn resolve(&self, entry: &Entry) -> Result<Resolved, Error> {
+        let method = registry::find(&entry.method)?;
+        let mut overrides = entry.config.clone();
+        if let Some(size) = entry.image_size {
+            if overrides.is_null() {
+                overrides = json!({});
+            }
+            if let Some(fields) = overrides.as_object_mut() {
+                fields.insert("image_size".to_owned(), json!(size));
+            }
+        }
+        let config = (method.check_config)(&overrides).map_err(anomaly_core::MethodError::from)?;
+        let backbone = (method.backbone)(&overrides, entry.backbone.as_deref())
+            .map_err(anomaly_core::MethodError::from)?
+            .map(str::to_owned);
+        let loaded = backbone.as_deref().map(|name| self.backbones.load(name)).transpose();
+        let (weights_sha256, problem) = match loaded {
+            Ok(vit) => (vit.map(|vit| vit.identity().sha256.clone()), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let revisions = BTreeMap::from([
+            ("anomaly-core".to_owned(), anomaly_core::REVISION),
+            ("benchmark".to_owned(), crate::REVISION),
+            ("datasets".to_owned(), datasets::REVISION),
+            (method.info.name.to_owned(), method.info.revision),
+        ]);
+        Ok(Resolved { config, backbone, weights_sha256, revisions, problem })
+    }
+
+    /// The configuration as the method itself states it, where it depends on the backbone.
+    pub(crate) fn build(&self, identity: &Identity) -> Result<Box<dyn Method>, Error> {
+        let method = registry::find(&identity.method)?;
+        Ok((method.build)(&identity.config, &self.resources(identity))?)
+    }
+
+    /// Loads the detector in `folder`, as its own manifest says.
+    pub(crate) fn load(&self, folder: &Path, identity: &Identity) -> Result<Box<dyn Detector>, Error> {
+        let method = registry::find(&identity.method)?;
+        Ok((method.load)(folder, &self.resources(identity))?)
+    }
+
+    fn resources<'a>(&'a self, identity: &'a Identity) -> Resources<'a> {
+        let backbone = identity.backbone.as_deref();
+        Resources { backbones: &self.backbones, backbone, device: self.device.clone() }
+    }
+}

@@ -1,0 +1,117 @@
+//! `cargo xtask reproduce`: run a matrix, see every number beside the published one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use benchmark::{Cancellation, DeviceChoice, Layout, Plan, PlanOptions, Profile, PublishedFigures, RunOptions};
+
+use crate::say;
+
+/// Run a benchmark matrix and write its tables and report.
+///
+/// What is already finished in the output folder is kept; only the rest is computed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reproduce {
+    /// A profile of `matrix/` by name, or the path of a TOML file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "quick")]
+    profile: String,
+    /// Where results go; `runs/<profile>` if left out.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How many cells run at a time; they share the cores.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    workers: u16,
+    /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+    /// Print the cells and whether they are done, and run nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Only cells whose name (`method/dataset/protocol/category/seedN`) fits; `*` also stands for slashes.
+    #[arg(long, value_name = "GLOB")]
+    only: Option<String>,
+    /// Keep the chosen detectors beside each result.
+    #[arg(long)]
+    save_detectors: bool,
+}
+
+impl Reproduce {
+    /// Runs the matrix; the exit status says whether every cell is finished and well.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let root = root();
+        let profile = Profile::find(&self.profile, &root.join("matrix"))?;
+        let layout = Layout::new(&self.out.unwrap_or_else(|| Path::new("runs").join(&profile.name)));
+        let (device, fell_back) = self.device.resolve()?;
+        if let Some(why) = fell_back {
+            tracing::warn!("{why}");
+        }
+        let options = PlanOptions {
+            device,
+            only: self.only,
+            save_detectors: self.save_detectors,
+            commit: commit(&root),
+            versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
+        };
+        let published = PublishedFigures::read(&root.join("assets/published"))?;
+        let plan = Plan::new(&profile, &published, &options)?;
+        if self.dry_run {
+            say(plan.listing(&layout)?.trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let cancellation = cancelled_by_signals()?;
+        let child = vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
+        let run = RunOptions { workers: self.workers.into(), child, cancellation };
+        let outcome = benchmark::run_plan(&plan, &layout, &run)?;
+        benchmark::write_summary(&layout, &plan.header(device), &outcome.cells)?;
+        say(&benchmark::terminal_table(&outcome.cells))?;
+        say(&format!("report: {}", layout.root().join("report.html").display()))?;
+        if outcome.is_complete() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        say(&format!("{} cells failed, {} unfinished", outcome.failed, outcome.unfinished))?;
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// The process of one cell: reads it from standard input, tells its parent how it goes on standard output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cell {}
+
+impl Cell {
+    /// Runs the cell.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        Ok(benchmark::run_child())
+    }
+}
+
+/// The workspace this program was built from.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+/// The commit that is checked out, with `+` if files differ from it; `None` outside a repository.
+fn commit(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}+") })
+}
+
+/// Set by the first Ctrl-C or request to terminate; the second ends the program at once, and its cells with it.
+fn cancelled_by_signals() -> Result<Cancellation> {
+    let cancellation = Cancellation::default();
+    let flag = cancellation.clone();
+    ctrlc::set_handler(move || {
+        if flag.is_cancelled() {
+            std::process::exit(130);
+        }
+        flag.cancel();
+    })
+    .context("can't listen for Ctrl-C")?;
+    Ok(cancellation)
+}
