@@ -1,2 +1,71 @@
-//! The project's commands.
-fn main() {}
+//! The project's commands: `cargo xtask COMMAND`.
+
+mod conform;
+mod new_method;
+mod reproduce;
+mod tidy;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Conform(conform::Conform),
+    NewMethod(new_method::NewMethod),
+    Reproduce(reproduce::Reproduce),
+    /// Run one cell for `reproduce` (its child process).
+    #[command(hide = true)]
+    Cell(reproduce::Cell),
+    Tidy(tidy::Tidy),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+                .from_env_lossy(),
+        )
+        .without_time()
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Conform(conform) => conform.run(&conformance_units()),
+        Command::NewMethod(new_method) => new_method.run(),
+        Command::Reproduce(reproduce) => reproduce.run(),
+        Command::Cell(cell) => cell.run(),
+        Command::Tidy(tidy) => tidy.run(),
+    };
+    result.unwrap_or_else(|error| {
+        // If standard error is closed there is nobody left to tell.
+        writeln!(std::io::stderr(), "error: {error:#}").ok();
+        ExitCode::FAILURE
+    })
+}
+
+/// The numeric units of every crate that has some.
+fn conformance_units() -> Vec<conformance::Unit> {
+    [
+        image_prep::conformance_units(),
+        metrics::units::conformance_units(),
+        transformaly::conformance_units(),
+        vit_backbone::conformance_units(),
+    ]
+    .concat()
+}
+
+/// Writes a line to standard output.
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

@@ -74,7 +74,7 @@ impl Stream {
 
     /// Where the stream stands now.
     ///
-    /// A stream holds 2^64 words (2^68 bytes with ChaCha's wider counter); no run comes near the end.
+    /// A stream holds 2^64 words (2^68 bytes with `ChaCha`'s wider counter); no run comes near the end.
     pub fn position(&self) -> StreamPosition {
         StreamPosition { key: self.key, word: self.rng.get_word_pos() as u64 }
     }

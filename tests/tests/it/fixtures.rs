@@ -10,7 +10,7 @@ const MISSING: &str = include_str!("../../fixtures/missing-units.txt");
 fn units() -> Vec<conformance::Unit> {
     [
         image_prep::conformance_units(),
-        metrics::conformance_units(),
+        metrics::units::conformance_units(),
         transformaly::conformance_units(),
         vit_backbone::conformance_units(),
     ]
