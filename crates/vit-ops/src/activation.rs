@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::rows::add_row;
 
 /// The three forms of GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415) that published networks were trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +35,7 @@ pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
 ///
 /// If the shapes don't fit or `x` is not of a floating-point type.
 pub fn bias_gelu(x: &Tensor, bias: &Tensor, form: Gelu) -> Result<Tensor> {
-    gelu(&x.broadcast_add(bias)?, form)
+    gelu(&add_row("bias_gelu", x, bias)?, form)
 }
 
 /// `x sigmoid(x)`, the gate of `SwiGLU`.

@@ -1,5 +1,6 @@
 use candle_core::{D, Tensor};
 
+use crate::rows::add_row;
 use crate::{Error, Result};
 
 /// A linear layer: `x W^T + b`.
@@ -54,7 +55,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let product = self.forward_without_bias(x)?;
         Ok(match &self.bias {
-            Some(bias) => product.broadcast_add(bias)?,
+            Some(bias) => add_row("linear", &product, bias)?,
             None => product,
         })
     }

@@ -1,6 +1,7 @@
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::rows::{BLOCK, Real, add_up, has_kernels, slice, sum_of};
 use crate::{Error, Result};
 
 /// Layer normalisation over the last axis: `(x - mean) / sqrt(var + eps) * weight + bias`.
@@ -18,14 +19,9 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
             return Err(Error::shape("layer_norm", argument, format!("({width},)"), tensor.shape()));
         }
     }
-    let tracked = x.track_op() || weight.track_op() || bias.track_op();
-    let host = x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64);
-    if !tracked && host && width > 0 {
-        return Ok(x.contiguous()?.apply_op3_no_bwd(
-            &weight.contiguous()?,
-            &bias.contiguous()?,
-            &Untracked { eps },
-        )?);
+    if has_kernels(x) && weight.dtype() == x.dtype() && bias.dtype() == x.dtype() {
+        let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+        return Ok(x.apply_op3(&weight, &bias, Fused { eps })?);
     }
     composed(x, weight, bias, eps)
 }
@@ -37,15 +33,76 @@ fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tens
     Ok(normed.broadcast_mul(weight)?.broadcast_add(bias)?)
 }
 
-/// One parallel pass over the rows; for inputs without a graph only.
+/// One parallel pass over the rows each way.
 ///
-/// candle's own fused form sums `x` and `x^2` in one go and loses digits where the mean is large against the spread;
-/// this one subtracts the mean first, like the composed form.
-struct Untracked {
+/// candle's own fused form has no backward pass, and sums `x` and `x^2` in one go, which loses digits where the mean is
+/// large against the spread; this one subtracts the mean first, like the composed form.
+struct Fused {
     eps: f64,
 }
 
-impl CustomOp3 for Untracked {
+/// Mean of a row and one over its standard deviation.
+fn moments<T: Real>(row: &[T], eps: f64) -> (T, T) {
+    let n = T::from_f64(row.len() as f64);
+    let mean = sum_of(row, row, |v, _| v) / n;
+    let variance = sum_of(row, row, |v, _| (v - mean) * (v - mean)) / n;
+    (mean, T::one() / (variance + T::from_f64(eps)).root())
+}
+
+fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T], eps: f64) -> Vec<T> {
+    let width = weight.len();
+    let mut out = vec![T::zero(); x.len()];
+    out.par_chunks_mut(BLOCK * width).zip(x.par_chunks(BLOCK * width)).for_each(|(out, x)| {
+        for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, scale) = moments(row, eps);
+            for (((out, &v), &w), &b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
+                *out = (v - mean) * scale * w + b;
+            }
+        }
+    });
+    out
+}
+
+/// The gradients of `x`, weight and bias, one behind the other.
+fn backward<T: Real>(x: &[T], weight: &[T], gradient: &[T], eps: f64) -> Vec<T> {
+    let width = weight.len();
+    let n = T::from_f64(width as f64);
+    let mut out = vec![T::zero(); x.len()];
+    let block = |((out, x), gradient): ((&mut [T], &[T]), &[T])| {
+        // Of the weight, then of the bias.
+        let mut sums = vec![T::zero(); 2 * width];
+        let (of_weight, of_bias) = sums.split_at_mut(width);
+        let mut normed = vec![T::zero(); width];
+        let mut scaled = vec![T::zero(); width];
+        let lines = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width));
+        for ((out, row), gradient) in lines {
+            let (mean, scale) = moments(row, eps);
+            for i in 0..width {
+                normed[i] = (row[i] - mean) * scale;
+                scaled[i] = gradient[i] * weight[i];
+                of_weight[i] += gradient[i] * normed[i];
+                of_bias[i] += gradient[i];
+            }
+            // What the mean and the variance take away.
+            let level = sum_of(&scaled, &normed, |g, _| g) / n;
+            let slope = sum_of(&scaled, &normed, |g, v| g * v) / n;
+            for ((out, &g), &v) in out.iter_mut().zip(&scaled).zip(&normed) {
+                *out = scale * (g - level - v * slope);
+            }
+        }
+        sums
+    };
+    let parts: Vec<Vec<T>> = out
+        .par_chunks_mut(BLOCK * width)
+        .zip(x.par_chunks(BLOCK * width))
+        .zip(gradient.par_chunks(BLOCK * width))
+        .map(block)
+        .collect();
+    out.extend(add_up(&parts, 2 * width));
+    out
+}
+
+impl CustomOp3 for Fused {
     fn name(&self) -> &'static str {
         "layer_norm"
     }
@@ -60,75 +117,77 @@ impl CustomOp3 for Untracked {
         bias_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let storage = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(rows(
-                contiguous::<f32>(x, x_layout)?,
-                contiguous::<f32>(weight, weight_layout)?,
-                contiguous::<f32>(bias, bias_layout)?,
-                |row, weight, bias, out| {
-                    // Eight running sums: one alone would wait for itself, and be less exact.
-                    let n = row.len() as f32;
-                    let mean = lanes(row, |v| v) / n;
-                    let variance = lanes(row, |v| (v - mean) * (v - mean)) / n;
-                    let scale = 1.0 / (variance + self.eps as f32).sqrt();
-                    for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
-                        *out = (v - mean) * scale * w + b;
-                    }
-                },
+            CpuStorage::F32(_) => CpuStorage::F32(forward(
+                slice(x, x_layout)?,
+                slice(weight, weight_layout)?,
+                slice(bias, bias_layout)?,
+                self.eps,
             )),
-            CpuStorage::F64(_) => CpuStorage::F64(rows(
-                contiguous::<f64>(x, x_layout)?,
-                contiguous::<f64>(weight, weight_layout)?,
-                contiguous::<f64>(bias, bias_layout)?,
-                |row, weight, bias, out| {
-                    let n = row.len() as f64;
-                    let mean = row.iter().sum::<f64>() / n;
-                    let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
-                    let scale = 1.0 / (variance + self.eps).sqrt();
-                    for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
-                        *out = (v - mean) * scale * w + b;
-                    }
-                },
+            CpuStorage::F64(_) => CpuStorage::F64(forward(
+                slice(x, x_layout)?,
+                slice(weight, weight_layout)?,
+                slice(bias, bias_layout)?,
+                self.eps,
             )),
-            _ => bail!("layer_norm without a graph takes f32 and f64"),
+            _ => bail!("the kernel of layer_norm takes f32 and f64"),
         };
         Ok((storage, x_layout.shape().clone()))
     }
-}
 
-fn lanes(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0_f32; 8];
-    let chunks = row.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|&v| f(v)).sum();
-    for chunk in chunks {
-        for (sum, &v) in sums.iter_mut().zip(chunk) {
-            *sum += f(v);
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-fn contiguous<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [T]> {
-    let data = storage.as_slice::<T>()?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
-        None => bail!("layer_norm without a graph takes contiguous tensors"),
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let kernel = Backward { eps: self.eps };
+        let packed = x.apply_op3_no_bwd(weight, &gradient.contiguous()?, &kernel)?;
+        let (count, width) = (x.elem_count(), weight.elem_count());
+        let of_x = packed.narrow(0, 0, count)?.reshape(x.shape())?;
+        let of_weight = packed.narrow(0, count, width)?;
+        let of_bias = packed.narrow(0, count + width, width)?;
+        Ok((Some(of_x), Some(of_weight), Some(of_bias)))
     }
 }
 
-fn rows<T: WithDType>(
-    x: &[T],
-    weight: &[T],
-    bias: &[T],
-    row: impl Fn(&[T], &[T], &[T], &mut [T]) + Send + Sync,
-) -> Vec<T> {
-    let width = weight.len();
-    let mut out = vec![T::zero(); x.len()];
-    // At least some ten thousand numbers a task: less is not worth a thread.
-    out.par_chunks_mut(width)
-        .zip(x.par_chunks(width))
-        .with_min_len(1 + 16_384 / width)
-        .for_each(|(out, x)| row(x, weight, bias, out));
-    out
+struct Backward {
+    eps: f64,
+}
+
+impl CustomOp3 for Backward {
+    fn name(&self) -> &'static str {
+        "layer_norm_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let storage = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(backward(
+                slice(x, x_layout)?,
+                slice(weight, weight_layout)?,
+                slice(gradient, gradient_layout)?,
+                self.eps,
+            )),
+            CpuStorage::F64(_) => CpuStorage::F64(backward(
+                slice(x, x_layout)?,
+                slice(weight, weight_layout)?,
+                slice(gradient, gradient_layout)?,
+                self.eps,
+            )),
+            _ => bail!("the kernel of layer_norm takes f32 and f64"),
+        };
+        let count = x_layout.shape().elem_count() + 2 * weight_layout.shape().elem_count();
+        Ok((storage, Shape::from(count)))
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +196,19 @@ mod tests {
     use super::{composed, layer_norm};
     use crate::gradient_check::{check_gradients, normal, same};
     use candle_core::{DType, Device, Tensor, Var};
+
+    #[test]
+    fn the_composed_form_agrees_both_ways() {
+        // What other devices run; more rows than a block holds.
+        let inputs = [normal(&[70, 9], 10), normal(&[9], 11), normal(&[9], 12)];
+        check_gradients(&inputs[..], |t| composed(&t[0], &t[1], &t[2], 1e-3));
+        check_gradients(&inputs[..], |t| layer_norm(&t[0], &t[1], &t[2], 1e-3));
+        same(
+            &composed(&inputs[0], &inputs[1], &inputs[2], 1e-6).unwrap(),
+            &layer_norm(&inputs[0], &inputs[1], &inputs[2], 1e-6).unwrap(),
+            1e-12,
+        );
+    }
 
     #[test]
     fn gradients_are_right() {

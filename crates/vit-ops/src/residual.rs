@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::rows::add_row;
 
 /// `x + scale * (branch + bias)`: the end of a block's half, with its linear layer's bias and `LayerScale` vector
 /// (Touvron et al. 2021, arXiv 2103.17239) where it has them.
@@ -17,7 +18,7 @@ pub fn add_residual(
     scale: Option<&Tensor>,
 ) -> Result<Tensor> {
     let biased = match bias {
-        Some(bias) => &branch.broadcast_add(bias)?,
+        Some(bias) => &add_row("add_residual", branch, bias)?,
         None => branch,
     };
     let scaled = match scale {
