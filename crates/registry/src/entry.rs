@@ -9,6 +9,12 @@ use serde_json::Value;
 
 use crate::Resources;
 
+/// Builds a method from overrides of its default configuration.
+pub type Build = fn(&Value, &Resources<'_>) -> Result<Box<dyn Method>, MethodError>;
+
+/// Loads a detector from its directory.
+pub type Load = fn(&Path, &Resources<'_>) -> Result<Box<dyn Detector>, MethodError>;
+
 /// A method by name: what it is, how its configuration is checked, how it is built and loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodEntry {
@@ -22,10 +28,10 @@ pub struct MethodEntry {
     /// it would load none.
     pub backbone: for<'n> fn(&Value, Option<&'n str>) -> Result<Option<&'n str>, ConfigError>,
     /// Builds it from overrides of the default configuration.
-    pub build: fn(&Value, &Resources<'_>) -> Result<Box<dyn Method>, MethodError>,
+    pub build: Build,
     /// Loads a detector of it from its directory. The backbone is the one that the detector names, unless
     /// [`Resources::backbone`] says where else it is found; its hash must be the same.
-    pub load: fn(&Path, &Resources<'_>) -> Result<Box<dyn Detector>, MethodError>,
+    pub load: Load,
 }
 
 /// The entry of a method crate of the usual shape: `INFO`, `Config`, a type with `new(Config, backbone)`.

@@ -27,6 +27,6 @@ mod error;
 mod methods;
 
 pub use backbones::{Backbones, HubBackbones, Resources};
-pub use entry::MethodEntry;
+pub use entry::{Build, Load, MethodEntry};
 pub use error::Error;
 pub use methods::{find, methods};
