@@ -20,9 +20,9 @@ pub(crate) struct Reproduce {
     /// Where results go; `runs/<profile>` if left out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How many cells run at a time; they share the cores.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    workers: u16,
+    /// How many cells run at a time; they share the cores. If left out, one on a GPU, else one a core up to four.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
@@ -62,7 +62,8 @@ impl Reproduce {
         }
         let cancellation = cancelled_by_signals()?;
         let child = vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
-        let run = RunOptions { workers: self.workers.into(), child, cancellation };
+        let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
+        let run = RunOptions { workers, child, cancellation };
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
         benchmark::write_summary(&layout, &plan.header(device), &outcome.cells)?;
         say(&benchmark::terminal_table(&outcome.cells))?;
@@ -83,6 +84,14 @@ impl Cell {
     /// Runs the cell.
     pub(crate) fn run(self) -> Result<ExitCode> {
         Ok(benchmark::run_child())
+    }
+}
+
+/// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
+fn usual_workers(device: DeviceChoice) -> usize {
+    match device {
+        DeviceChoice::Cpu => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        _ => 1,
     }
 }
 

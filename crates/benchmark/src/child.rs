@@ -31,7 +31,8 @@ pub(crate) struct Task {
 impl Task {
     /// The task as one line.
     pub(crate) fn to_line(&self) -> Result<String, Error> {
-        serde_json::to_string(self).map_err(|source| Error::Message { what: "a cell for its process", source })
+        serde_json::to_string(self)
+            .map_err(|source| Error::Message { what: "a cell for its process", source })
     }
 }
 

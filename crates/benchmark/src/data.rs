@@ -103,7 +103,8 @@ impl CellImages {
 
     /// The ids of all images.
     pub(crate) fn list(&self) -> SplitList<'_> {
-        let ids = |items: &[usize]| items.iter().map(|&i| self.source.dataset.items()[i].id.as_str()).collect();
+        let ids =
+            |items: &[usize]| items.iter().map(|&i| self.source.dataset.items()[i].id.as_str()).collect();
         SplitList {
             train: ids(&self.split.train),
             held_out: ids(&self.split.held_out),

@@ -105,7 +105,11 @@ impl Error {
         Self::Io { path: path.to_owned(), problem, source }
     }
 
-    pub(crate) fn unfit(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn unfit(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
         Self::Unfit { what: what.into(), expected: expected.into(), found: found.into() }
     }
 

@@ -61,7 +61,8 @@ pub(crate) fn score(
         }
         if let Some(maps) = prediction.maps {
             for index in 0..count {
-                let data = maps.get(index).ok_or_else(|| wrong(format!("expected {count} maps, found {index}")))?;
+                let data =
+                    maps.get(index).ok_or_else(|| wrong(format!("expected {count} maps, found {index}")))?;
                 all.maps.push(AnomalyMap { height: maps.height, width: maps.width, data: data.to_vec() });
             }
         }
@@ -69,7 +70,9 @@ pub(crate) fn score(
     }
     let count = test.len();
     if all.scores.len() != count || !(all.maps.is_empty() || all.maps.len() == count) {
-        return Err(wrong(format!("expected scores, and maps if any, of {count} images, found other numbers")));
+        return Err(wrong(format!(
+            "expected scores, and maps if any, of {count} images, found other numbers"
+        )));
     }
     if let Some(name) = all.terms.iter().find(|(_, term)| term.len() != count).map(|(name, _)| name) {
         return Err(wrong(format!("expected a value of term `{name}` for each of {count} images")));
@@ -123,8 +126,9 @@ pub(crate) fn test_metric(
     match metric {
         TestMetric::ImageAuroc => Ok(metrics::auroc(&scores.scores, &labels(test))?),
         TestMetric::PixelAuroc => {
-            let pixels = pixels(scores, test, eval)?
-                .ok_or_else(|| Error::unfit("selection by pixel AUROC", "maps and masks", "none of one of them"))?;
+            let pixels = pixels(scores, test, eval)?.ok_or_else(|| {
+                Error::unfit("selection by pixel AUROC", "maps and masks", "none of one of them")
+            })?;
             Ok(metrics::auroc(&pixels.scores, &pixels.labels)?)
         }
     }
@@ -165,8 +169,8 @@ fn pixels(scores: &Scores, test: &dyn TestSet, eval: &EvalSpec) -> Result<Option
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use anomaly_core::{
-        Cancellation, DataError, Detector, DetectorWriter, EvalSpec, Images, Info, Maps, MethodError, Prediction,
-        TestMetric,
+        Cancellation, DataError, Detector, DetectorWriter, EvalSpec, Images, Info, Maps, MethodError,
+        Prediction, TestMetric,
     };
     use candle_core::{Device, Tensor};
     use image_prep::{Mask, Rgb8};
@@ -174,8 +178,14 @@ pub(crate) mod tests {
     use super::{evaluate, score, table, terms, test_metric};
     use crate::test_set::{Batches, TestSet};
 
-    const INFO: Info =
-        Info { name: "toy", title: "Toy", paper: None, makes_maps: true, default_backbone: None, revision: 1 };
+    const INFO: Info = Info {
+        name: "toy",
+        title: "Toy",
+        paper: None,
+        makes_maps: true,
+        default_backbone: None,
+        revision: 1,
+    };
 
     /// Images of 2 x 2 pixels whose brightness is their number; the odd ones are anomalous, at their first pixel.
     pub(crate) struct Bright(pub(crate) Vec<String>);
@@ -249,7 +259,10 @@ pub(crate) mod tests {
         // Of the 35 * 35 pairs, the anomalous image 2 k + 1 is above the k + 1 normal ones 0, 2, …, 2 k.
         let auroc = f64::from((1..=35).sum::<i32>()) / (35.0 * 35.0);
         assert!((figures.image_auroc.unwrap() - auroc).abs() < 1e-12, "{figures:?}");
-        assert_eq!(test_metric(&scores, &test, &eval, TestMetric::ImageAuroc).unwrap(), figures.image_auroc.unwrap());
+        assert_eq!(
+            test_metric(&scores, &test, &eval, TestMetric::ImageAuroc).unwrap(),
+            figures.image_auroc.unwrap()
+        );
         // Anomalous pixels: 1, 3, …, 69. Others: 0, 2, …, 68 and 70 * 3 zeros, below all of them.
         let pixel = (f64::from((1..=35).sum::<i32>()) + 35.0 * 210.0) / (35.0 * 245.0);
         assert!((figures.pixel_auroc.unwrap() - pixel).abs() < 1e-12, "{figures:?}");

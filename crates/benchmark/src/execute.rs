@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anomaly_core::{
-    Cancellation, Criterion, Detector, DirectoryCheckpoints, Event, FitContext, Images, Method, MethodError, Observer,
-    Selection, TestMetric, TrainingData, ValidationImages, write_atomic,
+    Cancellation, Criterion, Detector, DirectoryCheckpoints, Event, FitContext, Images, Method, MethodError,
+    Observer, Selection, TestMetric, TrainingData, ValidationImages, write_atomic,
 };
 use candle_core::Device;
 use report::{Cell, CellFiles, Evaluation, Results, Seconds, Status};
@@ -34,7 +34,8 @@ pub(crate) fn execute(
     let source = Source::open(&spec.registered, spec.root.as_deref())?;
     let split = source.split(&spec.identity)?;
     let images = CellImages::new(source, split, method.preprocess())?;
-    let cell = Running { spec, work: &work, device, methods, method: &*method, images, cancellation, observer };
+    let cell =
+        Running { spec, work: &work, device, methods, method: &*method, images, cancellation, observer };
     let (chosen, curves, fit_seconds) = cell.fit()?;
     let files = cell.judge(&chosen, curves, fit_seconds, &Layout::finished(&work))?;
     layout.finish(&id, &files)
@@ -140,7 +141,12 @@ impl Running<'_> {
         let mut judged: Vec<(&Path, Scores, Evaluation)> = Vec::new();
         let mut evaluations = Vec::new();
         for one in chosen {
-            let known = judged.iter().position(|(folder, ..)| *folder == one.folder);
+            let mut known = None;
+            for (at, (folder, ..)) in judged.iter().enumerate() {
+                if is_same_detector(folder, &one.folder)? {
+                    known = Some(at);
+                }
+            }
             let at = match known {
                 Some(at) => at,
                 None => {
@@ -205,7 +211,8 @@ impl Running<'_> {
         for (selection, one) in report::Selection::ALL.into_iter().zip(chosen) {
             let to = finished.join("detectors").join(selection.word());
             std::fs::create_dir_all(&to).map_err(|e| Error::io(&to, "can't make the folder", e))?;
-            let listing = std::fs::read_dir(&one.folder).map_err(|e| Error::io(&one.folder, "can't list", e))?;
+            let listing =
+                std::fs::read_dir(&one.folder).map_err(|e| Error::io(&one.folder, "can't list", e))?;
             for item in listing {
                 let item = item.map_err(|e| Error::io(&one.folder, "can't list", e))?;
                 let path = to.join(item.file_name());
@@ -214,6 +221,15 @@ impl Running<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether two folders hold one detector: their manifests agree, the hash of the tensors among it.
+fn is_same_detector(a: &Path, b: &Path) -> Result<bool, Error> {
+    let manifest = |folder: &Path| {
+        let path = folder.join("detector.json");
+        std::fs::read(&path).map_err(|e| Error::io(&path, "can't read", e))
+    };
+    Ok(a == b || manifest(a)? == manifest(b)?)
 }
 
 impl Evidence for Running<'_> {

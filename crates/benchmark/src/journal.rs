@@ -66,7 +66,8 @@ impl Journal {
 
     /// The learning curves.
     pub(crate) fn curves(&self) -> BTreeMap<String, Vec<CurvePoint>> {
-        let points = |curve: &BTreeMap<u64, f64>| curve.iter().map(|(&at, &value)| CurvePoint(at, value)).collect();
+        let points =
+            |curve: &BTreeMap<u64, f64>| curve.iter().map(|(&at, &value)| CurvePoint(at, value)).collect();
         lock(&self.entries).curves.iter().map(|(name, curve)| (name.clone(), points(curve))).collect()
     }
 

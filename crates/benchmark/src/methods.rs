@@ -35,7 +35,8 @@ pub(crate) struct Resolved {
 impl Methods {
     /// Methods on `device`. Weights come from the hub's cache, or the hub, as the environment says.
     pub(crate) fn new(device: Device) -> Self {
-        let options = LoadOptions { device: device.clone(), hub: Hub::from_environment(), ..LoadOptions::default() };
+        let options =
+            LoadOptions { device: device.clone(), hub: Hub::from_environment(), ..LoadOptions::default() };
         Self { device, backbones: HubBackbones::new(options) }
     }
 

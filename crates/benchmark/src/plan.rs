@@ -58,7 +58,11 @@ impl Plan {
     /// # Errors
     /// [`Error::Profile`] with the entry's line for an unknown method, field, value, data set, protocol or category;
     /// [`Error::Only`] for a pattern that can't be used or fits no cell.
-    pub fn new(profile: &Profile, published: &PublishedFigures, options: &PlanOptions) -> Result<Self, Error> {
+    pub fn new(
+        profile: &Profile,
+        published: &PublishedFigures,
+        options: &PlanOptions,
+    ) -> Result<Self, Error> {
         // Only to find and hash weights: cells load them again, on their device.
         let methods = Methods::new(Device::Cpu);
         let mut planner =
@@ -201,7 +205,11 @@ impl Planner<'_> {
         }
         let source = match Source::open(&entry.dataset, entry.root.as_deref()) {
             Ok(source) => Ok(source),
-            Err(e @ Error::Dataset(datasets::Error::UnknownDataset { .. } | datasets::Error::UnusedRoot { .. })) => {
+            Err(
+                e @ Error::Dataset(
+                    datasets::Error::UnknownDataset { .. } | datasets::Error::UnusedRoot { .. },
+                ),
+            ) => {
                 return Err(self.wrong(entry, e));
             }
             Err(e) => Err(e.to_string()),

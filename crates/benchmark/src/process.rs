@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anomaly_core::Cancellation;
 
-use crate::message::Message;
 use crate::Error;
+use crate::message::Message;
 
 /// How long a cell that was asked to stop may take before its process is ended.
 const GRACE: Duration = Duration::from_secs(30);
@@ -97,7 +97,8 @@ pub(crate) fn run(
 }
 
 fn start(command: &[OsString], threads: usize) -> Result<Child, Error> {
-    let (program, arguments) = command.split_first().map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
+    let (program, arguments) =
+        command.split_first().map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
     let threads = threads.to_string();
     let mut command = Command::new(&program);
     command

@@ -252,7 +252,10 @@ rate = 1e-4
         assert_eq!((profile.name.as_str(), profile.description.as_str()), ("mine", "two entries"));
         assert_eq!(profile.seeds, [0, 7]);
         let [bare, full] = profile.entries.as_slice() else { panic!("two entries") };
-        assert_eq!((bare.method.as_str(), bare.dataset.as_str(), bare.line), ("pixel-knn", "fashion-mnist", 5));
+        assert_eq!(
+            (bare.method.as_str(), bare.dataset.as_str(), bare.line),
+            ("pixel-knn", "fashion-mnist", 5)
+        );
         assert_eq!((&bare.root, &bare.categories, bare.held_out), (&None, &None, 0.0));
         assert_eq!(bare.config, json!(null));
         assert_eq!(full.root.as_deref(), Some(profile.path.parent().unwrap().join("data/mvtec").as_path()));
@@ -267,19 +270,63 @@ rate = 1e-4
     fn errors_name_file_line_and_field() {
         let cases = [
             ("seeds = [0, 7]", "seds = [0]", "mine.toml:3: unknown field `seds`, did you mean `seeds`?"),
-            ("seeds = [0, 7]", "seeds = [0, 0]", "mine.toml:3: field `seeds`: expected at least one seed, and none"),
-            ("seeds = [0, 7]", "seeds = [0, -1]", "mine.toml:3: field `seeds`: expected a whole number of at least 0, found -1"),
-            ("categories = ", "catgories = ", "mine.toml:15: unknown field `entry.catgories`, did you mean `entry.categories`?"),
-            ("image_size = 84", "image_size = 0", "mine.toml:17: field `entry.image_size`: expected a whole number of at least 1, found 0"),
-            ("image_size = 84", "image_size = \"84\"", "mine.toml:17: field `entry.image_size`: expected a whole number of at least 1, found \"84\""),
-            ("held_out = 0.1", "held_out = 1.5", "mine.toml:20: field `entry.held_out`: expected a share of at least 0 and below 1, found 1.5"),
-            ("resolution =", "resolutoin =", "mine.toml:21: unknown field `entry.eval.resolutoin`, did you mean `entry.eval.resolution`?"),
+            (
+                "seeds = [0, 7]",
+                "seeds = [0, 0]",
+                "mine.toml:3: field `seeds`: expected at least one seed, and none",
+            ),
+            (
+                "seeds = [0, 7]",
+                "seeds = [0, -1]",
+                "mine.toml:3: field `seeds`: expected a whole number of at least 0, found -1",
+            ),
+            (
+                "categories = ",
+                "catgories = ",
+                "mine.toml:15: unknown field `entry.catgories`, did you mean `entry.categories`?",
+            ),
+            (
+                "image_size = 84",
+                "image_size = 0",
+                "mine.toml:17: field `entry.image_size`: expected a whole number of at least 1, found 0",
+            ),
+            (
+                "image_size = 84",
+                "image_size = \"84\"",
+                "mine.toml:17: field `entry.image_size`: expected a whole number of at least 1, found \"84\"",
+            ),
+            (
+                "held_out = 0.1",
+                "held_out = 1.5",
+                "mine.toml:20: field `entry.held_out`: expected a share of at least 0 and below 1, found 1.5",
+            ),
+            (
+                "resolution =",
+                "resolutoin =",
+                "mine.toml:21: unknown field `entry.eval.resolutoin`, did you mean `entry.eval.resolution`?",
+            ),
             ("\"network\"", "\"net\"", "mine.toml:21: field `entry.eval`: unknown variant `net`"),
-            ("method = \"transformaly\"\n", "", "mine.toml:9: field `entry.method`: expected a value, found none"),
-            ("epochs = 2", "image_size = 7", "mine.toml:23: field `entry.config.image_size`: expected it once"),
-            ("[\"bottle\"]", "\"bottle\"", "mine.toml:15: field `entry.categories`: expected an array, found \"bottle\""),
+            (
+                "method = \"transformaly\"\n",
+                "",
+                "mine.toml:9: field `entry.method`: expected a value, found none",
+            ),
+            (
+                "epochs = 2",
+                "image_size = 7",
+                "mine.toml:23: field `entry.config.image_size`: expected it once",
+            ),
+            (
+                "[\"bottle\"]",
+                "\"bottle\"",
+                "mine.toml:15: field `entry.categories`: expected an array, found \"bottle\"",
+            ),
             ("seeds = [0, 7]", "seeds = [0, 7", "mine.toml:"),
-            ("description = \"two entries\"", "", "mine.toml:1: field `description`: expected a value, found none"),
+            (
+                "description = \"two entries\"",
+                "",
+                "mine.toml:1: field `description`: expected a value, found none",
+            ),
         ];
         for (from, to, expected) in cases {
             assert!(GOOD.contains(from), "{from}");

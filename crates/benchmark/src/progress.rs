@@ -212,7 +212,9 @@ fn ending(cell: &Cell) -> String {
             format!("image AUROC {:.2} %, {seconds:.1} s", auroc * 100.0)
         }
         (Status::Ok, None) => "ok".to_owned(),
-        (status, _) => format!("{}: {}", status.word(), cell.error.as_deref().unwrap_or("no reason recorded")),
+        (status, _) => {
+            format!("{}: {}", status.word(), cell.error.as_deref().unwrap_or("no reason recorded"))
+        }
     }
 }
 

@@ -47,7 +47,8 @@ impl PublishedFigures {
     /// [`Error::Io`] if the folder or a file can't be read; [`Error::Profile`] with the line of anything that is not as
     /// it must be, a metric that does not exist and a value outside `[0, 1]` among it.
     pub fn read(folder: &Path) -> Result<Self, Error> {
-        let listing = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "can't list published figures", e))?;
+        let listing =
+            std::fs::read_dir(folder).map_err(|e| Error::io(folder, "can't list published figures", e))?;
         let mut paths = Vec::new();
         for item in listing {
             paths.push(item.map_err(|e| Error::io(folder, "can't list published figures", e))?.path());
@@ -71,7 +72,13 @@ impl PublishedFigures {
     ///
     /// The mean over all categories stands beside each category's figure, because papers often give nothing else; its
     /// source says so.
-    pub fn find(&self, method: &str, dataset: &str, protocol: &str, category: &str) -> Option<&PublishedFigure> {
+    pub fn find(
+        &self,
+        method: &str,
+        dataset: &str,
+        protocol: &str,
+        category: &str,
+    ) -> Option<&PublishedFigure> {
         let mut fitting =
             self.0.iter().filter(|f| f.method == method && f.dataset == dataset && f.protocol == protocol);
         let own = fitting.clone().find(|f| f.category.as_deref() == Some(category));
@@ -95,8 +102,7 @@ fn figure(table: &Table<'_>) -> Result<PublishedFigure, Error> {
         return Err(field.error(format_args!("expected a fraction between 0 and 1, found {value}")));
     }
     let source = text("source")?;
-    let source =
-        if category.is_none() { format!("{source} (mean over all categories)") } else { source };
+    let source = if category.is_none() { format!("{source} (mean over all categories)") } else { source };
     Ok(PublishedFigure {
         method: text("method")?,
         dataset: text("dataset")?,
@@ -137,6 +143,9 @@ mod tests {
         let message = read(&MEAN.replace("0.9", "98.3")).unwrap_err().to_string();
         assert!(message.contains("m.toml:6: field `figure.value`: expected a fraction"), "{message}");
         let message = read(&MEAN.replace("image_auroc", "accuracy")).unwrap_err().to_string();
-        assert!(message.contains("m.toml:5: field `figure.metric`") && message.contains("image_ap"), "{message}");
+        assert!(
+            message.contains("m.toml:5: field `figure.metric`") && message.contains("image_ap"),
+            "{message}"
+        );
     }
 }

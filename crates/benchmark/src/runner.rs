@@ -66,7 +66,8 @@ pub fn run_plan(plan: &Plan, layout: &Layout, options: &RunOptions) -> Result<Ou
         layout,
         out: root.canonicalize().map_err(|e| Error::io(root, "can't find the folder", e))?,
         options,
-        threads: (std::thread::available_parallelism().map_or(1, usize::from) / options.workers.max(1)).max(1),
+        threads: (std::thread::available_parallelism().map_or(1, usize::from) / options.workers.max(1))
+            .max(1),
         progress: Progress::new(todo.len()),
         state: Mutex::new(State { todo, computed: 0, error: None }),
     };
@@ -165,7 +166,9 @@ impl<'a> Run<'a> {
         };
         match ending {
             Ending::Finished => self.state().computed += 1,
-            Ending::Cancelled => self.note(cell, Status::Cancelled, "stopped before it was finished", true)?,
+            Ending::Cancelled => {
+                self.note(cell, Status::Cancelled, "stopped before it was finished", true)?
+            }
             Ending::Crashed(why) => self.note(cell, Status::Failed, &why, true)?,
             Ending::Failed(why) => self.note(cell, Status::Failed, &why, false)?,
         }

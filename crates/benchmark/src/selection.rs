@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use anomaly_core::{
-    Criterion, DetectorWriter, Flow, Harness, Images, Info, MethodError, Offer, Precision, Selection, TestMetric,
-    TrainingFingerprint, ValidationImages, write_atomic,
+    Criterion, DetectorWriter, Flow, Harness, Images, Info, MethodError, Offer, Precision, Selection,
+    TestMetric, TrainingFingerprint, ValidationImages, write_atomic,
 };
 use image_prep::Preprocess;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,11 @@ pub(crate) trait Evidence {
     ) -> Result<Box<dyn Iterator<Item = Result<Images, MethodError>> + '_>, MethodError>;
 
     /// A figure of a detector over the whole test set.
-    fn test_metric(&self, detector: &dyn anomaly_core::Detector, metric: TestMetric) -> Result<f64, MethodError>;
+    fn test_metric(
+        &self,
+        detector: &dyn anomaly_core::Detector,
+        metric: TestMetric,
+    ) -> Result<f64, MethodError>;
 }
 
 /// What is written into each detector's manifest.
@@ -41,7 +45,11 @@ pub(crate) struct Imprint {
 
 impl Imprint {
     /// Saves `detector` to `folder`, in place of whatever an interrupted attempt left there.
-    pub(crate) fn save(&self, detector: &dyn anomaly_core::Detector, folder: &Path) -> Result<(), MethodError> {
+    pub(crate) fn save(
+        &self,
+        detector: &dyn anomaly_core::Detector,
+        folder: &Path,
+    ) -> Result<(), MethodError> {
         remove_folder(folder).map_err(|e| MethodError::failed("selection", e))?;
         let mut writer = DetectorWriter::new(
             folder,
@@ -123,7 +131,12 @@ impl<'a> Selector<'a> {
         work.join("kept").join(format!("epoch-{epoch}"))
     }
 
-    fn look(&mut self, epoch: usize, train_loss: Option<f64>, offer: &mut dyn Offer) -> Result<(), MethodError> {
+    fn look(
+        &mut self,
+        epoch: usize,
+        train_loss: Option<f64>,
+        offer: &mut dyn Offer,
+    ) -> Result<(), MethodError> {
         let mut judged = Judged::default();
         let mut next = self.state.clone();
         next.seen = epoch;
@@ -261,7 +274,9 @@ fn missing(expected: &str, found: &str) -> MethodError {
 /// Whether an offer with `value` replaces a kept one with `best`. NaN never does.
 fn is_better(criterion: Criterion, best: Option<f64>, value: f64) -> bool {
     match criterion {
-        Criterion::LowestValidationLoss { min_delta, .. } => best.unwrap_or(f64::INFINITY) - min_delta > value,
+        Criterion::LowestValidationLoss { min_delta, .. } => {
+            best.unwrap_or(f64::INFINITY) - min_delta > value
+        }
         Criterion::LowestTrainingLoss => best.unwrap_or(f64::INFINITY) > value,
         Criterion::HighestOnTest { .. } => best.unwrap_or(f64::NEG_INFINITY) < value,
         _ => false,
@@ -305,16 +320,22 @@ mod tests {
     use std::path::Path;
 
     use anomaly_core::{
-        Criterion, Detector, DetectorReader, DetectorWriter, Harness, Images, Info, MethodError, Offer, Precision,
-        Prediction, Selection, TestMetric, TrainingFingerprint, ValidationImages,
+        Criterion, Detector, DetectorReader, DetectorWriter, Harness, Images, Info, MethodError, Offer,
+        Precision, Prediction, Selection, TestMetric, TrainingFingerprint, ValidationImages,
     };
     use candle_core::{DType, Device, Tensor};
     use image_prep::{Filter, HALF, Preprocess};
 
     use super::{Evidence, Imprint, Role, Selector};
 
-    const INFO: Info =
-        Info { name: "toy", title: "Toy", paper: None, makes_maps: false, default_backbone: None, revision: 1 };
+    const INFO: Info = Info {
+        name: "toy",
+        title: "Toy",
+        paper: None,
+        makes_maps: false,
+        default_backbone: None,
+        revision: 1,
+    };
 
     struct Toy(f64);
 
@@ -396,7 +417,10 @@ mod tests {
             selector.offer(index + 1, Some(loss), &mut ToyOffer { loss, detectors: 0 }).unwrap();
         }
         let roles = [Role::Faithful, Role::Honest].map(|role| selector.kept(role).map(|kept| kept.epoch));
-        assert_eq!(folders(work.path()), roles.iter().flatten().copied().collect::<std::collections::BTreeSet<_>>());
+        assert_eq!(
+            folders(work.path()),
+            roles.iter().flatten().copied().collect::<std::collections::BTreeSet<_>>()
+        );
         for epoch in roles.into_iter().flatten() {
             let reader = DetectorReader::open(&Selector::detector(work.path(), epoch), &Device::Cpu).unwrap();
             assert_eq!(reader.state::<f64>().unwrap(), losses[epoch - 1]);
@@ -406,7 +430,8 @@ mod tests {
 
     fn folders(work: &Path) -> std::collections::BTreeSet<usize> {
         let Ok(listing) = work.join("kept").read_dir() else { return Default::default() };
-        let name = |item: std::io::Result<std::fs::DirEntry>| item.unwrap().file_name().into_string().unwrap();
+        let name =
+            |item: std::io::Result<std::fs::DirEntry>| item.unwrap().file_name().into_string().unwrap();
         listing.map(|item| name(item).strip_prefix("epoch-").unwrap().parse().unwrap()).collect()
     }
 
@@ -475,7 +500,8 @@ mod tests {
         let evidence = ToyEvidence::default();
         let criteria = Selection { faithful: Criterion::LowestTrainingLoss, honest: Criterion::Last };
         let mut selector = Selector::open(work.path(), criteria, imprint(), &evidence).unwrap();
-        let error = selector.offer(1, None, &mut ToyOffer { loss: 0.1, detectors: 0 }).unwrap_err().to_string();
+        let error =
+            selector.offer(1, None, &mut ToyOffer { loss: 0.1, detectors: 0 }).unwrap_err().to_string();
         assert!(error.contains("needs a training loss"), "{error}");
     }
 }

@@ -90,7 +90,8 @@ impl Identity {
         let text = serde_json::to_string(self).unwrap_or_default();
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let hash: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let readable: String = self.name().chars().map(|c| if is_plain(c) { c } else { '-' }).take(96).collect();
+        let readable: String =
+            self.name().chars().map(|c| if is_plain(c) { c } else { '-' }).take(96).collect();
         format!("{readable}-{hash}")
     }
 }
