@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use benchmark::{Cancellation, DeviceChoice, Layout, Plan, PlanOptions, Profile, PublishedFigures, RunOptions};
+use benchmark::{
+    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, Profile, PublishedFigures, RunOptions,
+};
 
 use crate::say;
 
@@ -61,7 +63,8 @@ impl Reproduce {
             return Ok(ExitCode::SUCCESS);
         }
         let cancellation = cancelled_by_signals()?;
-        let child = vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
+        let child =
+            vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
         let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
         let run = RunOptions { workers, child, cancellation };
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
