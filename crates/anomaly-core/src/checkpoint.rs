@@ -50,7 +50,11 @@ impl Checkpoint {
     /// [`Error::Content`] if there is none.
     pub fn tensor(&self, name: &str) -> Result<&Tensor, Error> {
         self.tensors.get(name).ok_or_else(|| {
-            Error::content(Path::new("checkpoint"), format!("a tensor `{name}`"), format!("{} others", self.tensors.len()))
+            Error::content(
+                Path::new("checkpoint"),
+                format!("a tensor `{name}`"),
+                format!("{} others", self.tensors.len()),
+            )
         })
     }
 }

@@ -93,9 +93,11 @@ pub fn parse_config<C: MethodConfig>(overrides: &Value) -> Result<C, ConfigError
             let mut alone = default.clone();
             let one = Map::from_iter([(field.clone(), value.clone())]);
             let merged = merge(C::METHOD, "", &mut alone, &one);
-            if let Err(e) = merged.map(|()| serde_json::from_value::<C>(Value::Object(alone))).and_then(|parsed| {
-                parsed.map_err(|e| ConfigError::field(C::METHOD, field, format!("{e}, found {value}")))
-            }) {
+            if let Err(e) =
+                merged.map(|()| serde_json::from_value::<C>(Value::Object(alone))).and_then(|parsed| {
+                    parsed.map_err(|e| ConfigError::field(C::METHOD, field, format!("{e}, found {value}")))
+                })
+            {
                 return e;
             }
         }

@@ -4,6 +4,7 @@ use random_streams::Stream;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::{DataError, Images};
 
 /// The sha256 of an image's decoded pixels before preprocessing, with its size.
@@ -126,7 +127,10 @@ pub trait TrainingData: Send {
 
     /// The batches of one epoch, in the plan's order. Implementations read ahead with bounded memory; the batches and
     /// their order do not depend on how.
-    fn epoch<'a>(&'a self, mut plan: EpochPlan<'_>) -> Box<dyn Iterator<Item = Result<Batch, DataError>> + 'a> {
+    fn epoch<'a>(
+        &'a self,
+        mut plan: EpochPlan<'_>,
+    ) -> Box<dyn Iterator<Item = Result<Batch, DataError>> + 'a> {
         let batches = plan.batches(self.len());
         Box::new(batches.into_iter().map(move |indices| {
             let images = self.get(&indices)?;
@@ -144,8 +148,7 @@ pub trait TrainingData: Send {
             hash.update(self.key(index)?.0);
         }
         let digest: [u8; 32] = hash.finalize().into();
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(TrainingFingerprint { images: self.len(), sha256 })
+        Ok(TrainingFingerprint { images: self.len(), sha256: hex(&digest) })
     }
 }
 

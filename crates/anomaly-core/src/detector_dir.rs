@@ -8,6 +8,7 @@ use image_prep::Preprocess;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::hex::hex;
 use crate::{Error, Info, Precision, TrainingFingerprint, safetensors_file, write_atomic};
 
 /// The newest format this crate writes and reads.
@@ -249,7 +250,11 @@ impl DetectorReader {
         &self.tensors
     }
 
-    fn parse<T: DeserializeOwned>(&self, value: &serde_json::Value, problem: &'static str) -> Result<T, Error> {
+    fn parse<T: DeserializeOwned>(
+        &self,
+        value: &serde_json::Value,
+        problem: &'static str,
+    ) -> Result<T, Error> {
         serde_json::from_value(value.clone())
             .map_err(|e| Error::file(&self.directory.join(MANIFEST), problem, e))
     }
@@ -265,14 +270,15 @@ fn sha256_of(path: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0_u8; 1 << 16];
     loop {
-        let read = std::io::Read::read(&mut file, &mut chunk).map_err(|e| Error::file(path, "can't read", e))?;
+        let read =
+            std::io::Read::read(&mut file, &mut chunk).map_err(|e| Error::file(path, "can't read", e))?;
         if read == 0 {
             break;
         }
         hash.update(&chunk[..read]);
     }
     let digest: [u8; 32] = hash.finalize().into();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest))
 }
 
 #[cfg(test)]
@@ -284,8 +290,14 @@ mod tests {
     use super::{DetectorReader, DetectorWriter};
     use crate::{Info, Precision, TrainingFingerprint};
 
-    const INFO: Info =
-        Info { name: "toy", title: "Toy", paper: None, makes_maps: false, default_backbone: None, revision: 4 };
+    const INFO: Info = Info {
+        name: "toy",
+        title: "Toy",
+        paper: None,
+        makes_maps: false,
+        default_backbone: None,
+        revision: 4,
+    };
 
     fn written(folder: &std::path::Path) {
         let training = TrainingFingerprint { images: 2, sha256: "ab".into() };

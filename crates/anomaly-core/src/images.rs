@@ -71,7 +71,9 @@ mod tests {
     #[test]
     fn other_shapes_and_types_are_refused_with_both_sides() {
         let two = vec!["a".to_owned(), "b".to_owned()];
-        for (shape, dtype) in [((1, 3, 2, 2), DType::F32), ((2, 1, 2, 2), DType::F32), ((2, 3, 2, 2), DType::F64)] {
+        for (shape, dtype) in
+            [((1, 3, 2, 2), DType::F32), ((2, 1, 2, 2), DType::F32), ((2, 3, 2, 2), DType::F64)]
+        {
             let pixels = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
             let message = Images::new(two.clone(), pixels).unwrap_err().to_string();
             assert!(message.contains("(2, 3, H, W) f32"), "{message}");

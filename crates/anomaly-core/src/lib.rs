@@ -55,6 +55,7 @@ mod detector_dir;
 mod error;
 mod eval_spec;
 mod feature_store;
+mod hex;
 mod images;
 mod method;
 mod observer;

@@ -37,8 +37,12 @@ pub trait Harness {
     ///
     /// # Errors
     /// What the offer gave, or [`MethodError::Data`].
-    fn offer(&mut self, epoch: usize, train_loss: Option<f64>, offer: &mut dyn Offer)
-    -> Result<Flow, MethodError>;
+    fn offer(
+        &mut self,
+        epoch: usize,
+        train_loss: Option<f64>,
+        offer: &mut dyn Offer,
+    ) -> Result<Flow, MethodError>;
 }
 
 /// A harness that keeps nothing: the fit's own result, the last, is all there is.

@@ -36,15 +36,16 @@ pub(crate) fn write(
     metadata: HashMap<String, String>,
 ) -> Result<(), Error> {
     let views: Vec<(&String, &Tensor)> = tensors.iter().collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, "can't encode", e))?;
+    let bytes =
+        safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, "can't encode", e))?;
     write_atomic(path, &bytes)
 }
 
-/// Reads all tensors of `path`, and the header's metadata.
-pub(crate) fn read(
-    path: &Path,
-    device: &Device,
-) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>), Error> {
+/// What a file holds: tensors by name, and the header's metadata.
+type Content = (BTreeMap<String, Tensor>, HashMap<String, String>);
+
+/// Reads all of `path`, the tensors to `device`.
+pub(crate) fn read(path: &Path, device: &Device) -> Result<Content, Error> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, "can't read", e))?;
     let broken = |e: safetensors::SafeTensorError| Error::file(path, "is not a whole safetensors file", e);
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(broken)?;
