@@ -24,10 +24,11 @@ enum Command {
     Conform(conform::Conform),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
-    /// Run one cell for `reproduce` (its child process).
+    /// Run one cell for `reproduce`: read it from standard input, tell how it goes on standard output.
     #[command(hide = true)]
-    Cell(reproduce::Cell),
-    Tidy(tidy::Tidy),
+    Cell,
+    /// Check the workspace's structure: who depends on whom, and what every crate must have.
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -44,8 +45,8 @@ fn main() -> ExitCode {
         Command::Conform(conform) => conform.run(&conformance_units()),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
-        Command::Cell(cell) => cell.run(),
-        Command::Tidy(tidy) => tidy.run(),
+        Command::Cell => Ok(benchmark::run_child()),
+        Command::Tidy => tidy::run(),
     };
     result.unwrap_or_else(|error| {
         // If standard error is closed there is nobody left to tell.

@@ -79,17 +79,6 @@ impl Reproduce {
     }
 }
 
-/// The process of one cell: reads it from standard input, tells its parent how it goes on standard output.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Cell {}
-
-impl Cell {
-    /// Runs the cell.
-    pub(crate) fn run(self) -> Result<ExitCode> {
-        Ok(benchmark::run_child())
-    }
-}
-
 /// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
 fn usual_workers(device: DeviceChoice) -> usize {
     match device {

@@ -10,10 +10,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
-/// Check the workspace's structure.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Tidy {}
-
 /// Crates below the methods, and what of ours each may depend on (docs/architecture.md).
 const LAYERS: &[(&str, &[&str])] = &[
     ("random-streams", &[]),
@@ -28,7 +24,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("datasets", &["anomaly-core", "image-prep"]),
     ("report", &["metrics"]),
     ("method-testkit", &["anomaly-core", "vit-backbone", "image-prep"]),
-    ("benchmark", &["registry", "datasets", "metrics", "report", "anomaly-core", "image-prep", "vit-backbone"]),
+    (
+        "benchmark",
+        &["registry", "datasets", "metrics", "report", "anomaly-core", "image-prep", "vit-backbone"],
+    ),
 ];
 
 /// What a method crate may depend on: anything that is no method, no data set, no metric and no report.
@@ -46,24 +45,24 @@ const REGISTRY: &str = "registry";
 
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "misc"];
 
-impl Tidy {
-    pub(crate) fn run(self) -> Result<ExitCode> {
-        let metadata = MetadataCommand::new().no_deps().exec().context("can't run cargo metadata")?;
-        let mut problems = Vec::new();
-        let ours: BTreeMap<&str, &Package> =
-            metadata.workspace_packages().iter().map(|p| (p.name.as_str(), *p)).collect();
-        for package in ours.values() {
-            problems.extend(check_direction(package, &ours));
-            problems.extend(check_cuda(package, &ours));
-            problems.extend(check_furniture(package));
-        }
-        problems.extend(check_names(&metadata)?);
-        crate::say(&if problems.is_empty() {
-            format!("tidy: {} crates in order", ours.len())
-        } else {
-            problems.join("\n")
-        })?;
-        Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// Checks the workspace's structure and says what is wrong with it.
+pub(crate) fn run() -> Result<ExitCode> {
+    let metadata = MetadataCommand::new().no_deps().exec().context("can't run cargo metadata")?;
+    let mut problems = Vec::new();
+    let ours: BTreeMap<&str, &Package> =
+        metadata.workspace_packages().iter().map(|p| (p.name.as_str(), *p)).collect();
+    for package in ours.values() {
+        problems.extend(check_direction(package, &ours));
+        problems.extend(check_cuda(package, &ours));
+        problems.extend(check_furniture(package));
+    }
+    problems.extend(check_names(&metadata)?);
+    if problems.is_empty() {
+        crate::say(&format!("tidy: {} crates in order", ours.len()))?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        crate::say(&problems.join("\n"))?;
+        Ok(ExitCode::FAILURE)
     }
 }
 

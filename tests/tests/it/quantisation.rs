@@ -64,8 +64,7 @@ fn quantised_backbone_keeps_the_auroc() {
         let scores: Vec<f64> = tests
             .iter()
             .map(|test| {
-                let distance =
-                    |t: &Vec<f64>| 1.0 - t.iter().zip(test).map(|(a, b)| a * b).sum::<f64>();
+                let distance = |t: &Vec<f64>| 1.0 - t.iter().zip(test).map(|(a, b)| a * b).sum::<f64>();
                 let mut distances: Vec<f64> = train.iter().map(distance).collect();
                 distances.sort_by(f64::total_cmp);
                 distances[..full.neighbours].iter().sum::<f64>() / full.neighbours as f64
@@ -76,6 +75,11 @@ fn quantised_backbone_keeps_the_auroc() {
         assert!((metrics::auroc(&one.scores, &anomalous).unwrap() - one.auroc).abs() < 1e-9);
         let auroc = metrics::auroc(&scores, &anomalous).unwrap();
         let off = (auroc - one.auroc).abs();
-        assert!(off <= 0.002, "class {}: {auroc} in 8 bits, {} in full precision", one.normal_class, one.auroc);
+        assert!(
+            off <= 0.002,
+            "class {}: {auroc} in 8 bits, {} in full precision",
+            one.normal_class,
+            one.auroc
+        );
     }
 }
