@@ -53,18 +53,18 @@ pub fn run_child() -> ExitCode {
     watch_parent(cancellation.clone());
     let task = match task {
         Ok(task) => task,
-        Err(error) => return end(Message::Failed { error }),
+        Err(error) => return end(&Message::Failed { error }),
     };
     match run(&task, &cancellation) {
-        Ok(()) => end(Message::Finished),
-        Err(error) if error.is_cancelled() => end(Message::Cancelled),
-        Err(error) => end(Message::Failed { error: error.to_string() }),
+        Ok(()) => end(&Message::Finished),
+        Err(error) if error.is_cancelled() => end(&Message::Cancelled),
+        Err(error) => end(&Message::Failed { error: error.to_string() }),
     }
 }
 
-fn end(message: Message) -> ExitCode {
-    let well = message == Message::Finished;
-    send(&message);
+fn end(message: &Message) -> ExitCode {
+    let well = *message == Message::Finished;
+    send(message);
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -138,7 +138,7 @@ impl TestSet for CellImages {
         self.test.truth().has_masks()
     }
 
-    fn mask(&self, index: usize, eval: &EvalSpec) -> Result<Mask, DataError> {
-        self.test.truth().mask(index, eval).map_err(DataError::new)
+    fn mask(&self, index: usize, eval: EvalSpec) -> Result<Mask, DataError> {
+        self.test.truth().mask(index, &eval).map_err(DataError::new)
     }
 }

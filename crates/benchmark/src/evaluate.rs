@@ -19,7 +19,7 @@ const BATCH: usize = 32;
 /// in the record.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Scores {
-    pub(crate) scores: Vec<f32>,
+    pub(crate) totals: Vec<f32>,
     pub(crate) terms: BTreeMap<String, Vec<f32>>,
     /// One a test image, or none at all.
     pub(crate) maps: Vec<AnomalyMap>,
@@ -47,11 +47,11 @@ pub(crate) fn score(
         cancellation.check()?;
         let images = images?;
         let prediction = detector.score(&images)?;
-        let (before, count) = (all.scores.len(), images.len());
+        let (before, count) = (all.totals.len(), images.len());
         if prediction.scores.len() != count {
             return Err(wrong(format!("expected {count} scores, found {}", prediction.scores.len())));
         }
-        all.scores.extend(prediction.scores.iter().map(|&score| score as f32));
+        all.totals.extend(prediction.scores.iter().map(|&score| score as f32));
         for (name, values) in prediction.terms {
             let term = all.terms.entry(name.clone()).or_default();
             if term.len() != before || values.len() != count {
@@ -66,10 +66,10 @@ pub(crate) fn score(
                 all.maps.push(AnomalyMap { height: maps.height, width: maps.width, data: data.to_vec() });
             }
         }
-        each(all.scores.len());
+        each(all.totals.len());
     }
     let count = test.len();
-    if all.scores.len() != count || !(all.maps.is_empty() || all.maps.len() == count) {
+    if all.totals.len() != count || !(all.maps.is_empty() || all.maps.len() == count) {
         return Err(wrong(format!(
             "expected scores, and maps if any, of {count} images, found other numbers"
         )));
@@ -86,8 +86,8 @@ pub(crate) fn labels(test: &dyn TestSet) -> Vec<bool> {
 }
 
 /// The figures of `scores`.
-pub(crate) fn evaluate(scores: &Scores, test: &dyn TestSet, eval: &EvalSpec) -> Result<Evaluation, Error> {
-    let ranking = Ranking::new(&scores.scores, &labels(test))?;
+pub(crate) fn evaluate(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> Result<Evaluation, Error> {
+    let ranking = Ranking::new(&scores.totals, &labels(test))?;
     let F1Max { value, threshold } = ranking.f1_max()?;
     let mut figures = Evaluation {
         image_auroc: Some(ranking.auroc()?),
@@ -120,11 +120,11 @@ pub(crate) fn terms(scores: &Scores, test: &dyn TestSet) -> Result<BTreeMap<Stri
 pub(crate) fn test_metric(
     scores: &Scores,
     test: &dyn TestSet,
-    eval: &EvalSpec,
+    eval: EvalSpec,
     metric: TestMetric,
 ) -> Result<f64, Error> {
     match metric {
-        TestMetric::ImageAuroc => Ok(metrics::auroc(&scores.scores, &labels(test))?),
+        TestMetric::ImageAuroc => Ok(metrics::auroc(&scores.totals, &labels(test))?),
         TestMetric::PixelAuroc => {
             let pixels = pixels(scores, test, eval)?.ok_or_else(|| {
                 Error::unfit("selection by pixel AUROC", "maps and masks", "none of one of them")
@@ -139,7 +139,7 @@ pub(crate) fn table(scores: &Scores, test: &dyn TestSet) -> ScoreTable {
     let row = |index: usize| ScoreRow {
         id: test.id(index).to_owned(),
         label: test.anomalous(index),
-        score: scores.scores[index],
+        score: scores.totals[index],
         terms: scores.terms.values().map(|term| term[index]).collect(),
     };
     ScoreTable { terms: scores.terms.keys().cloned().collect(), rows: (0..test.len()).map(row).collect() }
@@ -151,7 +151,7 @@ struct Pixels {
 }
 
 /// All pixels of all test images, maps and masks brought together by `eval`; `None` without maps or without masks.
-fn pixels(scores: &Scores, test: &dyn TestSet, eval: &EvalSpec) -> Result<Option<Pixels>, Error> {
+fn pixels(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> Result<Option<Pixels>, Error> {
     if scores.maps.is_empty() || !test.has_masks() {
         return Ok(None);
     }
@@ -222,7 +222,7 @@ pub(crate) mod tests {
         fn has_masks(&self) -> bool {
             true
         }
-        fn mask(&self, index: usize, _: &EvalSpec) -> Result<Mask, DataError> {
+        fn mask(&self, index: usize, _: EvalSpec) -> Result<Mask, DataError> {
             let first = u8::from(self.anomalous(index));
             Mask::new(2, 2, vec![first, 0, 0, 0]).map_err(DataError::new)
         }
@@ -255,12 +255,12 @@ pub(crate) mod tests {
         let scores = score(&Toy, &test, &Cancellation::default(), &mut |count| done.push(count)).unwrap();
         assert_eq!(done, [32, 64, 70]);
         let eval = EvalSpec::default();
-        let figures = evaluate(&scores, &test, &eval).unwrap();
+        let figures = evaluate(&scores, &test, eval).unwrap();
         // Of the 35 * 35 pairs, the anomalous image 2 k + 1 is above the k + 1 normal ones 0, 2, …, 2 k.
         let auroc = f64::from((1..=35).sum::<i32>()) / (35.0 * 35.0);
         assert!((figures.image_auroc.unwrap() - auroc).abs() < 1e-12, "{figures:?}");
         assert_eq!(
-            test_metric(&scores, &test, &eval, TestMetric::ImageAuroc).unwrap(),
+            test_metric(&scores, &test, eval, TestMetric::ImageAuroc).unwrap(),
             figures.image_auroc.unwrap()
         );
         // Anomalous pixels: 1, 3, …, 69. Others: 0, 2, …, 68 and 70 * 3 zeros, below all of them.

@@ -147,15 +147,14 @@ impl Running<'_> {
                     known = Some(at);
                 }
             }
-            let at = match known {
-                Some(at) => at,
-                None => {
-                    let detector = self.methods.load(&one.folder, &self.spec.identity)?;
-                    let scores = self.score(&*detector)?;
-                    let figures = evaluate::evaluate(&scores, &self.images, &self.spec.identity.eval)?;
-                    judged.push((&one.folder, scores, figures));
-                    judged.len() - 1
-                }
+            let at = if let Some(at) = known {
+                at
+            } else {
+                let detector = self.methods.load(&one.folder, &self.spec.identity)?;
+                let scores = self.score(&*detector)?;
+                let figures = evaluate::evaluate(&scores, &self.images, self.spec.identity.eval)?;
+                judged.push((&one.folder, scores, figures));
+                judged.len() - 1
             };
             let (selection, step) = (one.selection.clone(), one.epoch.map(|epoch| epoch as u64));
             evaluations.push((at, Evaluation { selection, step, ..judged[at].2.clone() }));
@@ -186,7 +185,7 @@ impl Running<'_> {
             published: self.spec.published.as_ref().map(|figure| figure.beside(&results)),
             results,
             curves,
-            pictures: pictures.pictures,
+            pictures: pictures.shown,
             map_scale: pictures.scale,
             ..self.spec.record(Status::Ok, None)
         };
@@ -238,12 +237,12 @@ impl Evidence for Running<'_> {
         images: ValidationImages,
         batch: usize,
     ) -> Result<Box<dyn Iterator<Item = Result<Images, MethodError>> + '_>, MethodError> {
-        Ok(self.images.validation(images, batch)?)
+        self.images.validation(images, batch)
     }
 
     fn test_metric(&self, detector: &dyn Detector, metric: TestMetric) -> Result<f64, MethodError> {
         let scores = evaluate::score(detector, &self.images, self.cancellation, &mut |_| ())?;
-        evaluate::test_metric(&scores, &self.images, &self.spec.identity.eval, metric)
+        evaluate::test_metric(&scores, &self.images, self.spec.identity.eval, metric)
             .map_err(|e| MethodError::failed("selection", e))
     }
 }

@@ -18,7 +18,7 @@ const SIDE: usize = 128;
 #[derive(Debug, Default)]
 pub(crate) struct Pictures {
     /// What the record says of them.
-    pub(crate) pictures: Vec<Picture>,
+    pub(crate) shown: Vec<Picture>,
     /// Their PNG files by name.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// What the colours of overlays run between.
@@ -27,8 +27,8 @@ pub(crate) struct Pictures {
 
 /// Makes the pictures of the images with the highest and the lowest scores; of equal scores the earlier image is first.
 pub(crate) fn pictures(scores: &Scores, test: &dyn TestSet) -> Result<Pictures, Error> {
-    let mut order: Vec<usize> = (0..scores.scores.len()).collect();
-    order.sort_by(|&a, &b| scores.scores[b].total_cmp(&scores.scores[a]));
+    let mut order: Vec<usize> = (0..scores.totals.len()).collect();
+    order.sort_by(|&a, &b| scores.totals[b].total_cmp(&scores.totals[a]));
     let scale = Scale::shared(scores.maps.iter().map(|map| map.data.as_slice()))?;
     let mut made = Pictures { scale, ..Pictures::default() };
     let most = order.iter().take(COUNT).copied().enumerate();
@@ -62,11 +62,11 @@ fn add(
         }
         _ => None,
     };
-    made.pictures.push(Picture {
+    made.shown.push(Picture {
         group,
         id: test.id(index).to_owned(),
         anomalous: test.anomalous(index),
-        score: scores.scores[index],
+        score: scores.totals[index],
         image,
         overlay,
     });
@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn the_highest_and_the_lowest_scores_are_shown_and_none_twice() {
-        let scores = Scores { scores: vec![0.0, 5.0, 1.0, 5.0, 2.0, 3.0, 4.0, -1.0], ..Scores::default() };
+        let scores = Scores { totals: vec![0.0, 5.0, 1.0, 5.0, 2.0, 3.0, 4.0, -1.0], ..Scores::default() };
         let made = pictures(&scores, &Bright::of(8)).unwrap();
         let ids = |group| -> Vec<&str> {
-            made.pictures.iter().filter(|p| p.group == group).map(|p| p.id.as_str()).collect()
+            made.shown.iter().filter(|p| p.group == group).map(|p| p.id.as_str()).collect()
         };
         let most = ids(PictureGroup::MostAnomalous);
         assert_eq!(most, ["image-1", "image-3", "image-6", "image-5", "image-4", "image-2"]);
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn maps_give_overlays_on_one_scale() {
         let map = |value| AnomalyMap { height: 1, width: 1, data: vec![value] };
-        let scores = Scores { scores: vec![0.0, 1.0], maps: vec![map(0.5), map(2.0)], ..Scores::default() };
+        let scores = Scores { totals: vec![0.0, 1.0], maps: vec![map(0.5), map(2.0)], ..Scores::default() };
         let made = pictures(&scores, &Bright::of(2)).unwrap();
         assert!(made.scale.is_some());
-        assert_eq!(made.pictures[0].overlay.as_deref(), Some("pictures/most-0-map.png"));
+        assert_eq!(made.shown[0].overlay.as_deref(), Some("pictures/most-0-map.png"));
         assert_eq!(made.files.len(), 4);
     }
 

@@ -84,7 +84,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Report`] if a record can't be read.
     pub fn listing(&self, layout: &Layout) -> Result<String, Error> {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         let (mut done, mut selected) = (0, 0);
         for cell in self.cells.iter().filter(|cell| cell.selected) {
             let id = cell.spec.id();
@@ -97,13 +97,13 @@ impl Plan {
             };
             selected += 1;
             done += usize::from(state == "done");
-            text.push_str(&format!("{state:<9} {}  {id}\n", cell.spec.identity.name()));
+            lines.push(format!("{state:<9} {}  {id}", cell.spec.identity.name()));
             if let Some(problem) = cell.problem.as_ref().filter(|_| state == "blocked") {
-                text.push_str(&format!("          {problem}\n"));
+                lines.push(format!("          {problem}"));
             }
         }
-        text.push_str(&format!("{selected} cells, {done} done, {} to run\n", selected - done));
-        Ok(text)
+        lines.push(format!("{selected} cells, {done} done, {} to run\n", selected - done));
+        Ok(lines.join("\n"))
     }
 
     /// The head of the run's report.

@@ -101,7 +101,7 @@ impl Progress {
         };
         if let Some(bars) = &self.bars {
             bars.cells.set_position(done as u64);
-            bars.cells.set_message(time_left(bars.cells.elapsed(), done, self.total));
+            bars.cells.set_message(time_left(bars.cells.elapsed(), done, self.total).unwrap_or_default());
         }
         self.line(&format!("[{done}/{}] {name}: {}", self.total, ending(cell)));
     }
@@ -153,23 +153,12 @@ impl CellProgress<'_> {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}: {}", self.name, self.phase);
-        if let Some(steps) = self.steps {
-            text.push_str(&format!(" {}/{steps}", self.step));
-        }
-        if let Some(at) = self.at {
-            text.push_str(&format!(" · epoch {at}"));
-        }
-        for (name, value) in &self.figures {
-            text.push_str(&format!(" · {name} {value:.4}"));
-        }
-        if let Some(steps) = self.steps {
-            let left = time_left(self.began.elapsed(), self.step, steps);
-            if !left.is_empty() {
-                text.push_str(&format!(" · {left}"));
-            }
-        }
-        text
+        let steps = self.steps.map_or_else(String::new, |steps| format!(" {}/{steps}", self.step));
+        let mut parts = vec![format!("{}: {}{steps}", self.name, self.phase)];
+        parts.extend(self.at.map(|at| format!("epoch {at}")));
+        parts.extend(self.figures.iter().map(|(name, value)| format!("{name} {value:.4}")));
+        parts.extend(self.steps.and_then(|steps| time_left(self.began.elapsed(), self.step, steps)));
+        parts.join(" · ")
     }
 }
 
@@ -190,17 +179,14 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// The time left if the rest goes as fast as what is done; nothing before the first step and after the last.
-fn time_left(elapsed: Duration, done: usize, total: usize) -> String {
+fn time_left(elapsed: Duration, done: usize, total: usize) -> Option<String> {
     if done == 0 || done >= total {
-        return String::new();
+        return None;
     }
     let seconds = (elapsed.as_secs_f64() / done as f64 * (total - done) as f64).ceil() as u64;
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    if hours > 0 {
-        format!("{hours}:{minutes:02}:{:02} left", seconds % 60)
-    } else {
-        format!("{minutes}:{:02} left", seconds % 60)
-    }
+    let hours = if hours > 0 { format!("{hours}:{minutes:02}") } else { minutes.to_string() };
+    Some(format!("{hours}:{:02} left", seconds % 60))
 }
 
 /// How a cell ended, in words.
@@ -226,9 +212,9 @@ mod tests {
 
     #[test]
     fn time_left_goes_by_what_is_done() {
-        assert_eq!(time_left(Duration::from_secs(10), 1, 4), "0:30 left");
-        assert_eq!(time_left(Duration::from_secs(3600), 1, 3), "2:00:00 left");
-        assert_eq!(time_left(Duration::from_secs(10), 0, 4), "");
-        assert_eq!(time_left(Duration::from_secs(10), 4, 4), "");
+        assert_eq!(time_left(Duration::from_secs(10), 1, 4).as_deref(), Some("0:30 left"));
+        assert_eq!(time_left(Duration::from_secs(3600), 1, 3).as_deref(), Some("2:00:00 left"));
+        assert_eq!(time_left(Duration::from_secs(10), 0, 4), None);
+        assert_eq!(time_left(Duration::from_secs(10), 4, 4), None);
     }
 }

@@ -164,13 +164,15 @@ impl<'a> Run<'a> {
             Some(problem) => Ending::Failed(problem.clone()),
             None => self.compute(cell, &name)?,
         };
-        match ending {
-            Ending::Finished => self.state().computed += 1,
-            Ending::Cancelled => {
-                self.note(cell, Status::Cancelled, "stopped before it was finished", true)?
-            }
-            Ending::Crashed(why) => self.note(cell, Status::Failed, &why, true)?,
-            Ending::Failed(why) => self.note(cell, Status::Failed, &why, false)?,
+        let why = match &ending {
+            Ending::Finished => None,
+            Ending::Cancelled => Some((Status::Cancelled, "stopped before it was finished")),
+            Ending::Failed(why) | Ending::Crashed(why) => Some((Status::Failed, why.as_str())),
+        };
+        match why {
+            None => self.state().computed += 1,
+            // After an error of the cell's own its checkpoint may be the cause, so it begins anew next time.
+            Some((status, why)) => self.note(cell, status, why, !matches!(ending, Ending::Failed(_)))?,
         }
         if let Some(record) = self.layout.record(&id)? {
             self.progress.end(&name, &record);

@@ -229,18 +229,17 @@ impl Judged {
             }
             Criterion::HighestOnTest { metric, decimals } => {
                 let known = self.metrics.iter().find(|(m, _)| *m == metric).map(|(_, value)| *value);
-                let value = match known {
-                    Some(value) => value,
-                    None => {
-                        let detector = match self.detector.take() {
-                            Some(detector) => detector,
-                            None => offer.detector()?,
-                        };
-                        let value = evidence.test_metric(detector.as_ref(), metric)?;
-                        self.detector = Some(detector);
-                        self.metrics.push((metric, value));
-                        value
-                    }
+                let value = if let Some(value) = known {
+                    value
+                } else {
+                    let detector = match self.detector.take() {
+                        Some(detector) => detector,
+                        None => offer.detector()?,
+                    };
+                    let value = evidence.test_metric(detector.as_ref(), metric)?;
+                    self.detector = Some(detector);
+                    self.metrics.push((metric, value));
+                    value
                 };
                 Ok(Some(decimals.map_or(value, |decimals| rounded(value, decimals))))
             }
@@ -317,6 +316,7 @@ pub(crate) fn words(criterion: Criterion) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::cell::Cell;
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use anomaly_core::{
@@ -417,10 +417,7 @@ mod tests {
             selector.offer(index + 1, Some(loss), &mut ToyOffer { loss, detectors: 0 }).unwrap();
         }
         let roles = [Role::Faithful, Role::Honest].map(|role| selector.kept(role).map(|kept| kept.epoch));
-        assert_eq!(
-            folders(work.path()),
-            roles.iter().flatten().copied().collect::<std::collections::BTreeSet<_>>()
-        );
+        assert_eq!(folders(work.path()), roles.iter().flatten().copied().collect::<BTreeSet<_>>());
         for epoch in roles.into_iter().flatten() {
             let reader = DetectorReader::open(&Selector::detector(work.path(), epoch), &Device::Cpu).unwrap();
             assert_eq!(reader.state::<f64>().unwrap(), losses[epoch - 1]);
@@ -428,8 +425,8 @@ mod tests {
         roles
     }
 
-    fn folders(work: &Path) -> std::collections::BTreeSet<usize> {
-        let Ok(listing) = work.join("kept").read_dir() else { return Default::default() };
+    fn folders(work: &Path) -> BTreeSet<usize> {
+        let Ok(listing) = work.join("kept").read_dir() else { return BTreeSet::new() };
         let name =
             |item: std::io::Result<std::fs::DirEntry>| item.unwrap().file_name().into_string().unwrap();
         listing.map(|item| name(item).strip_prefix("epoch-").unwrap().parse().unwrap()).collect()

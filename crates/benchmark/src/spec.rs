@@ -89,10 +89,10 @@ impl Identity {
         // Serialising numbers, strings and maps with string keys can't fail; were it to, ids would still differ by name.
         let text = serde_json::to_string(self).unwrap_or_default();
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let hash: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = digest[..8].iter().fold(0_u64, |hash, &byte| hash << 8 | u64::from(byte));
         let readable: String =
             self.name().chars().map(|c| if is_plain(c) { c } else { '-' }).take(96).collect();
-        format!("{readable}-{hash}")
+        format!("{readable}-{hash:016x}")
     }
 }
 

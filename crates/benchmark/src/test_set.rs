@@ -27,5 +27,5 @@ pub(crate) trait TestSet {
     fn has_masks(&self) -> bool;
 
     /// Where the image is anomalous, 0 or 1, at the resolution and by the rule of `eval`; all 0 for a normal image.
-    fn mask(&self, index: usize, eval: &EvalSpec) -> Result<Mask, DataError>;
+    fn mask(&self, index: usize, eval: EvalSpec) -> Result<Mask, DataError>;
 }

@@ -53,7 +53,7 @@ impl TomlFile {
     }
 
     fn line_at(&self, offset: usize) -> usize {
-        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+        self.text[..offset.min(self.text.len())].matches('\n').count() + 1
     }
 
     fn error(&self, line: usize, problem: impl Into<String>) -> Error {
