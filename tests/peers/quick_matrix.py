@@ -251,11 +251,14 @@ def parse_id(item):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("run", type=pathlib.Path, help="an output folder of `cargo xtask reproduce`")
-    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--seeds", type=int, default=3, help="of Transformaly, here")
+    arguments.add_argument("--method", help="only the cells of this method")
     options = arguments.parse_args()
     images = load_images()
     ours, theirs = collections.defaultdict(list), collections.defaultdict(list)
     for cell in json.loads((options.run / "summary.json").read_text()):
+        if options.method not in (None, cell["method"]):
+            continue
         folder = options.run / "cells" / cell["cell"]
         split = json.loads((folder / "split.json").read_text())
         split = {part: [parse_id(item) for item in split[part]] for part in ("train", "test")}
@@ -278,6 +281,7 @@ def main():
                 )
                 for name, values in scores.items():
                     theirs[key, name].append(roc_auc_score(anomalous, values))
+                print(*key, f"seed {seed}", {name: theirs[key, name][-1] for name in scores}, file=sys.stderr)
         for name, value in terms.items():
             if (key, name) in theirs:
                 ours[key, name].append(value)
