@@ -68,7 +68,7 @@ impl Reproduce {
         let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
         let run = RunOptions { workers, child, cancellation };
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
-        benchmark::write_summary(&layout, &plan.header(device), &outcome.cells)?;
+        benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
         say(&benchmark::terminal_table(&outcome.cells))?;
         say(&format!("report: {}", layout.root().join("report.html").display()))?;
         if outcome.is_complete() {

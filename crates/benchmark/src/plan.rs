@@ -107,12 +107,12 @@ impl Plan {
     }
 
     /// The head of the run's report.
-    pub fn header(&self, device: DeviceChoice) -> Header {
+    pub fn header(&self) -> Header {
         Header {
             profile: self.profile.clone(),
             description: Some(self.description.clone()),
             time: None,
-            facts: vec![("device".to_owned(), device.to_string())],
+            facts: Vec::new(),
         }
     }
 }

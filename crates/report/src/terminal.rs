@@ -1,7 +1,7 @@
 //! The tables as plain text for a terminal.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 
 use crate::columns::{self, columns};
 use crate::tables::{Section, sections, sources};
@@ -34,16 +34,27 @@ fn table(section: &Section) -> String {
     let columns = columns(section);
     let mut table = Table::new();
     table
-        .load_style(UTF8_HORIZONTAL_ONLY)
+        .load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
         .set_content_arrangement(ContentArrangement::Disabled)
         .force_no_tty();
     let headings = columns.iter().map(|column| column.heading().to_owned());
     table.set_header(["method".to_owned(), "category".to_owned()].into_iter().chain(headings));
     for method in &section.methods {
-        for (index, row) in method.rows.iter().chain(&method.mean).enumerate() {
-            let name = if index == 0 { one_line(&method.method) } else { String::new() };
+        // The method's name beside its first row, then one part of its setting beside each.
+        let mut names = std::iter::once(one_line(&method.method)).chain(
+            method
+                .details
+                .split(" · ")
+                .filter(|part| !part.is_empty())
+                .map(|part| format!("  {}", one_line(part))),
+        );
+        for row in method.rows.iter().chain(&method.mean) {
+            let name = names.next().unwrap_or_default();
             let texts = columns.iter().map(|column| one_line(&column.text(row)));
             table.add_row([name, one_line(&columns::label(row))].into_iter().chain(texts));
+        }
+        for name in names {
+            table.add_row([name]);
         }
     }
     for (index, column) in columns.iter().enumerate() {
