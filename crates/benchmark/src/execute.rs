@@ -102,7 +102,9 @@ impl Running<'_> {
         if self.method.selection().honest != criteria.honest {
             honest.selection.push_str(" (no images were held out to choose by)");
         }
-        Ok(([faithful, honest, end()], journal.curves(), fit_seconds))
+        let mut curves = journal.curves();
+        curves.extend(selector.history().map(|(name, points)| (name.to_owned(), points)));
+        Ok(([faithful, honest, end()], curves, fit_seconds))
     }
 
     /// The method's criteria, as far as there are images for them.

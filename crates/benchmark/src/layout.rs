@@ -2,6 +2,12 @@
 //!
 //! ```text
 //! cells/<id>/        a finished cell: appears whole, by one rename
+//!   result.json        the record
+//!   scores.csv         what the faithful choice said about each test image; scores-honest.csv and scores-last.csv
+//!                      only where those are other detectors
+//!   split.json         the ids of the images: trained on, held out, tested on
+//!   pictures/          the most and the least anomalous test images
+//!   detectors/         faithful, honest and last, if they were to be saved
 //! work/<id>/         a cell in progress: checkpoint, kept detectors, curves; removed when it is finished
 //! work/<id>.lock     held by the process that works on the cell
 //! summary.*, report.html

@@ -1,5 +1,6 @@
 //! Methods by name, with their backbones.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -15,6 +16,8 @@ use crate::{Entry, Error, Identity};
 pub(crate) struct Methods {
     device: Device,
     backbones: HubBackbones,
+    /// Why backbones can't be had: asking the hub again for each entry would only take time.
+    missing: RefCell<BTreeMap<String, String>>,
 }
 
 /// An entry of a profile with its method's defaults filled in.
@@ -37,7 +40,7 @@ impl Methods {
     pub(crate) fn new(device: Device) -> Self {
         let options =
             LoadOptions { device: device.clone(), hub: Hub::from_environment(), ..LoadOptions::default() };
-        Self { device, backbones: HubBackbones::new(options) }
+        Self { device, backbones: HubBackbones::new(options), missing: RefCell::default() }
     }
 
     /// Fills in the defaults of an entry and finds its weights, fetching them if need be.
@@ -56,11 +59,8 @@ impl Methods {
         let backbone = (method.backbone)(&overrides, entry.backbone.as_deref())
             .map_err(anomaly_core::MethodError::from)?
             .map(str::to_owned);
-        let loaded = backbone.as_deref().map(|name| self.backbones.load(name)).transpose();
-        let (weights_sha256, problem) = match loaded {
-            Ok(vit) => (vit.map(|vit| vit.identity().sha256.clone()), None),
-            Err(e) => (None, Some(e.to_string())),
-        };
+        let hash = backbone.as_deref().map(|name| self.weights_sha256(name)).transpose();
+        let (weights_sha256, problem) = hash.map_or_else(|why| (None, Some(why)), |hash| (hash, None));
         let revisions = BTreeMap::from([
             ("anomaly-core".to_owned(), anomaly_core::REVISION),
             ("benchmark".to_owned(), crate::REVISION),
@@ -70,7 +70,19 @@ impl Methods {
         Ok(Resolved { config, backbone, weights_sha256, revisions, problem })
     }
 
-    /// The configuration as the method itself states it, where it depends on the backbone.
+    /// The hash of a backbone's weights, or why they can't be had.
+    fn weights_sha256(&self, name: &str) -> Result<String, String> {
+        if let Some(why) = self.missing.borrow().get(name) {
+            return Err(why.clone());
+        }
+        self.backbones.load(name).map(|vit| vit.identity().sha256.clone()).map_err(|e| {
+            let why = e.to_string();
+            self.missing.borrow_mut().insert(name.to_owned(), why.clone());
+            why
+        })
+    }
+
+    /// Builds the method that `identity` describes.
     pub(crate) fn build(&self, identity: &Identity) -> Result<Box<dyn Method>, Error> {
         let method = registry::find(&identity.method)?;
         Ok((method.build)(&identity.config, &self.resources(identity))?)

@@ -4,6 +4,7 @@
 //! it names are replaced so that at any moment they belong together. A fit that goes on from its checkpoint offers
 //! epochs again that were already seen; those are passed over, because the same epoch gives the same bits.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anomaly_core::{
@@ -11,6 +12,7 @@ use anomaly_core::{
     TestMetric, TrainingFingerprint, ValidationImages, write_atomic,
 };
 use image_prep::Preprocess;
+use report::CurvePoint;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -87,6 +89,8 @@ struct State {
     seen: usize,
     faithful: Option<Kept>,
     honest: Option<Kept>,
+    /// What was looked at: name of the figure, epoch, value.
+    history: BTreeMap<String, BTreeMap<u64, f64>>,
 }
 
 /// The harness's side of a fit's offers.
@@ -126,6 +130,13 @@ impl<'a> Selector<'a> {
         }
     }
 
+    /// The figures that choices were made by, as curves over epochs.
+    pub(crate) fn history(&self) -> impl Iterator<Item = (&str, Vec<CurvePoint>)> {
+        self.state.history.iter().map(|(name, points)| {
+            (name.as_str(), points.iter().map(|(&epoch, &value)| CurvePoint(epoch, value)).collect())
+        })
+    }
+
     /// Where the detector of `epoch` lies, if it is kept.
     pub(crate) fn detector(work: &Path, epoch: usize) -> PathBuf {
         work.join("kept").join(format!("epoch-{epoch}"))
@@ -144,6 +155,11 @@ impl<'a> Selector<'a> {
             [(Role::Faithful, self.criteria.faithful), (Role::Honest, self.criteria.honest)]
         {
             let Some(value) = judged.value(criterion, train_loss, offer, self.evidence)? else { continue };
+            if let Some(name) = curve(criterion)
+                && value.is_finite()
+            {
+                next.history.entry(name.to_owned()).or_default().insert(epoch as u64, value);
+            }
             if is_better(criterion, self.kept(role).map(|kept| kept.value), value) {
                 let kept = Some(Kept { epoch, value });
                 match role {
@@ -287,6 +303,21 @@ fn rounded(value: f64, decimals: u32) -> f64 {
     (value * scale).round() / scale
 }
 
+/// The curve that a criterion's figures make, unless the fit itself tells it.
+fn curve(criterion: Criterion) -> Option<&'static str> {
+    match criterion {
+        Criterion::LowestValidationLoss { on: ValidationImages::TestNormals, .. } => {
+            Some("loss on normal test images")
+        }
+        Criterion::LowestValidationLoss { on: ValidationImages::HeldOut, .. } => {
+            Some("loss on held-out images")
+        }
+        Criterion::HighestOnTest { metric: TestMetric::ImageAuroc, .. } => Some("image AUROC on test images"),
+        Criterion::HighestOnTest { metric: TestMetric::PixelAuroc, .. } => Some("pixel AUROC on test images"),
+        _ => None,
+    }
+}
+
 /// A criterion in words, for records.
 pub(crate) fn words(criterion: Criterion) -> String {
     match criterion {
@@ -325,6 +356,7 @@ mod tests {
     };
     use candle_core::{DType, Device, Tensor};
     use image_prep::{Filter, HALF, Preprocess};
+    use report::CurvePoint;
 
     use super::{Evidence, Imprint, Role, Selector};
 
@@ -475,20 +507,24 @@ mod tests {
         let evidence = ToyEvidence::default();
         let criteria = Selection { faithful: validation(1, 0.0), honest: Criterion::LowestTrainingLoss };
         let mut first = Selector::open(work.path(), criteria, imprint(), &evidence).unwrap();
-        for (epoch, loss) in [(1, 0.5), (2, 0.3)] {
+        for (epoch, loss) in [(1, 0.5), (2, 0.375)] {
             first.offer(epoch, Some(loss), &mut ToyOffer { loss, detectors: 0 }).unwrap();
         }
         // Killed here, while the detector of epoch 3 was being written: it is not named by the state.
         imprint().save(&Toy(0.1), &Selector::detector(work.path(), 3)).unwrap();
         let mut second = Selector::open(work.path(), criteria, imprint(), &evidence).unwrap();
         let asked = evidence.asked.get();
-        let mut again = ToyOffer { loss: 0.3, detectors: 0 };
-        second.offer(2, Some(0.3), &mut again).unwrap();
+        let mut again = ToyOffer { loss: 0.375, detectors: 0 };
+        second.offer(2, Some(0.375), &mut again).unwrap();
         assert_eq!((evidence.asked.get(), again.detectors), (asked, 0));
-        second.offer(3, Some(0.1), &mut ToyOffer { loss: 0.1, detectors: 0 }).unwrap();
-        second.offer(4, Some(0.2), &mut ToyOffer { loss: 0.2, detectors: 0 }).unwrap();
+        second.offer(3, Some(0.125), &mut ToyOffer { loss: 0.125, detectors: 0 }).unwrap();
+        second.offer(4, Some(0.25), &mut ToyOffer { loss: 0.25, detectors: 0 }).unwrap();
         assert_eq!(second.kept(Role::Faithful).map(|kept| kept.epoch), Some(3));
         assert_eq!(folders(work.path()), [3].into());
+        let history: Vec<_> = second.history().collect();
+        let points =
+            [(1, 0.5), (2, 0.375), (3, 0.125), (4, 0.25)].map(|(epoch, loss)| CurvePoint(epoch, loss));
+        assert_eq!(history, [("loss on normal test images", points.to_vec())]);
     }
 
     #[test]
