@@ -3,4 +3,5 @@
 
 mod fixtures;
 mod quantisation;
+mod random_weights;
 mod reproduce;
