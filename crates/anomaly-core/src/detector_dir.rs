@@ -129,7 +129,9 @@ impl DetectorWriter {
         std::fs::create_dir_all(&self.directory)
             .map_err(|e| Error::file(&self.directory, "can't make the directory", e))?;
         let tensors = self.directory.join(TENSORS);
-        safetensors_file::write(&tensors, &self.tensors, HashMap::new())?;
+        // With neither tensors nor metadata the header would be one that can't be read back.
+        let metadata = HashMap::from([("format".to_owned(), format!("vitad detector {FORMAT}"))]);
+        safetensors_file::write(&tensors, &self.tensors, metadata)?;
         self.manifest.tensors_sha256 = sha256_of(&tensors)?;
         let path = self.directory.join(MANIFEST);
         let mut text = serde_json::to_string_pretty(&self.manifest)
@@ -322,6 +324,18 @@ mod tests {
         assert_eq!(reader.state::<f64>().unwrap(), 0.1);
         assert_eq!(reader.tensor("covariance").unwrap().to_vec2::<f64>().unwrap(), [[1., 3.], [2., 4.]]);
         assert_eq!((reader.manifest().seed, reader.manifest().revision), (7, 4));
+    }
+
+    #[test]
+    fn a_detector_without_tensors_is_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let training = TrainingFingerprint { images: 0, sha256: String::new() };
+        let preprocess = Preprocess::square(32, Filter::Bilinear, HALF, HALF);
+        let writer = DetectorWriter::new(folder.path(), &INFO, &preprocess, Precision::F32, 0, training);
+        writer.finish().unwrap();
+        let reader = DetectorReader::open(folder.path(), &Device::Cpu).unwrap();
+        assert!(reader.tensors().is_empty());
+        assert!(reader.backbone().unwrap_err().to_string().contains("none"));
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl Methods {
             ("anomaly-core".to_owned(), anomaly_core::REVISION),
             ("benchmark".to_owned(), crate::REVISION),
             ("datasets".to_owned(), datasets::REVISION),
+            ("image-prep".to_owned(), image_prep::REVISION),
+            ("metrics".to_owned(), metrics::REVISION),
+            ("vit-backbone".to_owned(), vit_backbone::REVISION),
             (method.info.name.to_owned(), method.info.revision),
         ]);
         Ok(Resolved { config, backbone, weights_sha256, revisions, problem })

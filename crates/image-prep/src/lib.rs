@@ -45,3 +45,6 @@ pub use preprocess::{
 };
 #[cfg(feature = "conformance")]
 pub use units::conformance_units;
+
+/// Raised whenever a change of this crate changes pixels; part of the id of every benchmark cell.
+pub const REVISION: u32 = 1;

@@ -52,3 +52,6 @@ pub use ranking::{F1Max, Ranking};
 pub use regions::Connectivity;
 pub use score::{Score, labels_from_integers};
 pub use spro::{Channel, ChannelMap, Saturation, SproAt, SproCurve, saturation_areas, spro_at};
+
+/// Raised whenever a change of this crate changes figures; part of the id of every benchmark cell.
+pub const REVISION: u32 = 1;

@@ -75,3 +75,7 @@ pub use trainable::TrainableBlock;
 pub use units::conformance_units;
 pub use vit::{Identity, Vit};
 pub use vit_ops::AttentionWeights;
+
+/// Raised whenever a change of this crate, or of `vit-ops` and `pretrained` below it, changes numbers; part of the id of
+/// every benchmark cell.
+pub const REVISION: u32 = 1;
