@@ -8,7 +8,8 @@
 Every cell of the run is computed anew from its record: the same images (`split.json`), the same weights
 (`assets/dinov2-small-b9`), the same configuration (`result.json`), but Pillow, PyTorch and scikit-learn throughout, and
 nothing of vitad. pixel-knn has no randomness and must agree as it is. Transformaly draws initial weights, shuffles and
-dropout masks, which differ here: its figures are means over `--seeds` seeds here against the mean over the run's seeds.
+dropout masks, which differ here: its figures are means over `--seeds` seeds for each cell here against the mean over the
+run's seeds. (A run's seed also draws which images a limit keeps; both sides use the same.)
 The exit status is 1 if a mean AUROC of a method, protocol and category differs by more than 0.005.
 """
 
@@ -272,16 +273,15 @@ def main():
         terms = {name: term["image_auroc"] for name, term in cell["terms"].items()}
         ours[key, "score"].append(result)
         seeds = [0] if cell["method"] == "pixel-knn" else range(options.seeds)
-        if not theirs[key, "score"]:
-            for seed in seeds:
-                scores = (
-                    pixel_knn(config, images, split)
-                    if cell["method"] == "pixel-knn"
-                    else transformaly(config, images, split, seed)
-                )
-                for name, values in scores.items():
-                    theirs[key, name].append(roc_auc_score(anomalous, values))
-                print(*key, f"seed {seed}", {name: theirs[key, name][-1] for name in scores}, file=sys.stderr)
+        for seed in seeds:
+            scores = (
+                pixel_knn(config, images, split)
+                if cell["method"] == "pixel-knn"
+                else transformaly(config, images, split, seed)
+            )
+            for name, values in scores.items():
+                theirs[key, name].append(roc_auc_score(anomalous, values))
+            print(*key, f"seed {seed}", {name: theirs[key, name][-1] for name in scores}, file=sys.stderr)
         for name, value in terms.items():
             if (key, name) in theirs:
                 ours[key, name].append(value)
