@@ -10,7 +10,7 @@ use crate::pattern::matches;
 /// computed, both in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// Patterns over full tensor names, see [`matches`].
+    /// Patterns over full tensor names: `*` stands for any run of characters, nothing else is special.
     pub tensors: Vec<String>,
     /// Tolerance relative to the wanted element.
     pub rtol: f64,
