@@ -1,7 +1,7 @@
 use candle_core::{D, Tensor};
 
 use crate::rows::add_row;
-use crate::{Error, Result};
+use crate::{Error, Gelu, Result, add_residual, bias_gelu, gelu};
 
 /// A linear layer: `x W^T + b`.
 ///
@@ -83,6 +83,29 @@ impl Linear {
             *last = self.outputs;
         }
         Ok(product.reshape(dims)?)
+    }
+
+    /// GELU of the layer applied to `x` `(.., in)`: `(.., out)`.
+    ///
+    /// # Errors
+    ///
+    /// If the last axis of `x` has another length than `in`.
+    pub fn forward_gelu(&self, x: &Tensor, form: Gelu) -> Result<Tensor> {
+        let product = self.forward_without_bias(x)?;
+        match &self.bias {
+            Some(bias) => bias_gelu(&product, bias, form),
+            None => gelu(&product, form),
+        }
+    }
+
+    /// The layer applied to `branch` `(.., in)`, times `scale` `(out,)` where there is one, added to `x` `(.., out)`.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes are not these.
+    pub fn forward_residual(&self, branch: &Tensor, x: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
+        let product = self.forward_without_bias(branch)?;
+        add_residual(x, &product, self.bias.as_ref(), scale)
     }
 
     /// The weight, `(out, in)`; a view, strided if the layer is frozen.
