@@ -53,7 +53,7 @@ fn table(section: &Section) -> Vec<String> {
     ];
     for method in &section.methods {
         for row in method.rows.iter().chain(&method.mean) {
-            let name = format!("{} ({})", method.method, method.details);
+            let name = format!("{} ({})", method.method, method.details());
             let texts = columns.iter().map(|column| escape(&column.text(row)));
             lines
                 .push(line([escape(&name), escape(&columns::label(row))].into_iter().chain(texts).collect()));

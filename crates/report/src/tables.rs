@@ -20,10 +20,17 @@ pub(crate) struct Section {
 pub(crate) struct MethodRows {
     pub(crate) method: String,
     /// Backbone, image size, precision, and the settings in which it differs from other rows of the same method.
-    pub(crate) details: String,
+    pub(crate) settings: Vec<String>,
     pub(crate) rows: Vec<Row>,
     /// The mean over the categories; `None` where there is only one.
     pub(crate) mean: Option<Row>,
+}
+
+impl MethodRows {
+    /// The settings in one line.
+    pub(crate) fn details(&self) -> String {
+        self.settings.join(" · ")
+    }
 }
 
 /// One line of a table.
@@ -122,7 +129,7 @@ fn section(cells: &[&Cell], (dataset, protocol): (&str, &str)) -> Section {
                 .filter(|row| row.total > 0)
                 .collect();
             let mean = (rows.len() > 1).then(|| mean_row(cells, &rows));
-            MethodRows { method: first.method.clone(), details: details(first, &siblings), rows, mean }
+            MethodRows { method: first.method.clone(), settings: settings(first, &siblings), rows, mean }
         })
         .collect();
     Section { dataset: dataset.to_owned(), protocol: protocol.to_owned(), categories, methods }
@@ -165,7 +172,7 @@ fn variants(cells: &[&Cell], members: &[usize]) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn details(cell: &Cell, siblings: &[&Cell]) -> String {
+fn settings(cell: &Cell, siblings: &[&Cell]) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     parts.extend(cell.backbone.clone());
     parts.extend(cell.image_size.map(|size| format!("{size} px")));
@@ -177,7 +184,7 @@ fn details(cell: &Cell, siblings: &[&Cell]) -> String {
             }
         }
     }
-    parts.join(" · ")
+    parts
 }
 
 fn row(cells: &[&Cell], category: &str, indices: Vec<usize>) -> Row {
@@ -388,8 +395,8 @@ mod tests {
             cell
         };
         let apart = arranged(&[with("x", 1, 0.7), with("x", 5, 0.9), with("y", 1, 0.6), with("y", 5, 0.8)]);
-        let details: Vec<&str> = apart[0].methods.iter().map(|method| method.details.as_str()).collect();
-        assert_eq!(details, ["f32 · epochs = 1", "f32 · epochs = 5"]);
+        let settings: Vec<String> = apart[0].methods.iter().map(MethodRows::details).collect();
+        assert_eq!(settings, ["f32 · epochs = 1", "f32 · epochs = 5"]);
         let together = arranged(&[with("x", 1, 0.7), with("y", 5, 0.9)]);
         assert_eq!(together[0].methods.len(), 1);
     }

@@ -41,13 +41,8 @@ fn table(section: &Section) -> String {
     table.set_header(["method".to_owned(), "category".to_owned()].into_iter().chain(headings));
     for method in &section.methods {
         // The method's name beside its first row, then one part of its setting beside each.
-        let mut names = std::iter::once(one_line(&method.method)).chain(
-            method
-                .details
-                .split(" · ")
-                .filter(|part| !part.is_empty())
-                .map(|part| format!("  {}", one_line(part))),
-        );
+        let settings = method.settings.iter().map(|setting| format!("  {}", one_line(setting)));
+        let mut names = std::iter::once(one_line(&method.method)).chain(settings);
         for row in method.rows.iter().chain(&method.mean) {
             let name = names.next().unwrap_or_default();
             let texts = columns.iter().map(|column| one_line(&column.text(row)));

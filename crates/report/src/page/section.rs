@@ -20,7 +20,7 @@ pub(crate) fn section(index: usize, section: &Section, cells: &[CellFiles]) -> R
             (figures(index, section, cells))
             h3 { "Cells" }
             @for (method, details) in section.methods.iter().zip(&details) {
-                h4 { (method.method) " " span.light { (method.details) } }
+                h4 { (method.method) " " span.light { (method.details()) } }
                 @for detail in details { (detail) }
             }
         }
@@ -54,7 +54,7 @@ fn overview(section: &Section) -> Markup {
                 tbody {
                     @for method in &section.methods {
                         tr {
-                            th scope="row" { (method.method) div.light { (method.details) } }
+                            th scope="row" { (method.method) div.light { (method.details()) } }
                             (entry(mean(method), best_mean))
                             @for (category, best) in section.categories.iter().zip(&best_of) {
                                 (entry(find(method, category), *best))
@@ -79,7 +79,7 @@ fn figures(index: usize, section: &Section, cells: &[CellFiles]) -> Markup {
                 thead { tr { th { "category" } @for column in &columns { th.number[column.is_number()] { (column.heading()) } } } }
                 @for method in &section.methods {
                     tbody {
-                        tr.method { th colspan=(columns.len() + 1) scope="rowgroup" { span.stay { (method.method) " " span.light { (method.details) } } } }
+                        tr.method { th colspan=(columns.len() + 1) scope="rowgroup" { span.stay { (method.method) " " span.light { (method.details()) } } } }
                         @for row in method.rows.iter().chain(&method.mean) {
                             tr.mean[row.cells.is_empty()] {
                                 th scope="row" { (label(row, cells)) }
