@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Once;
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Mask, Rgb8};
@@ -25,8 +25,8 @@ pub struct DecodeOptions {
 /// (white, as a rule): a `tracing` event says so once.
 ///
 /// # Errors
-/// If the bytes are no such image, are cut short, claim a size that would take more than 512 MiB, or hold floating-point
-/// samples.
+/// If the bytes are no such image, are cut short (a JPEG without an end among it, which decoders fill with grey), claim a
+/// size that would take more than 512 MiB, or hold floating-point samples.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb8, Error> {
     let image = open(bytes, *options)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
@@ -98,21 +98,49 @@ pub fn decode_mask_file(path: impl AsRef<Path>) -> Result<Mask, Error> {
     decode_mask(&read(path)?).map_err(|e| e.at(path))
 }
 
-/// The `(height, width)` that an image file's header claims, without decoding it. Cheap enough to look at every file of
-/// a data set when it is opened.
+/// What an image file's header claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels as decoded, alpha among them: 1 for grey, 3 for colour and for palettes.
+    pub channels: u8,
+    /// Bits of each sample as decoded: 8 or 16, fewer being widened to 8.
+    pub bits: u8,
+}
+
+/// What an image file's header claims, without decoding the image. Cheap enough to look at every file of a data set when
+/// it is opened.
 ///
 /// # Errors
 /// If the file cannot be read or its header is of no image this crate decodes; the message names the path.
-pub fn image_file_size(path: impl AsRef<Path>) -> Result<(usize, usize), Error> {
+pub fn image_file_header(path: impl AsRef<Path>) -> Result<Header, Error> {
     let path = path.as_ref();
-    let file = std::fs::File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let failed = |reason: String| Error::Decode { origin: path.display().to_string(), reason };
-    let reader = ImageReader::new(std::io::BufReader::new(file))
-        .with_guessed_format()
-        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let (width, height) = reader.into_dimensions().map_err(|e| failed(e.to_string()))?;
-    Ok((height as usize, width as usize))
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() == 0 {
+        return Err(failed(EMPTY.into()));
+    }
+    let reader = ImageReader::new(std::io::BufReader::new(file)).with_guessed_format().map_err(unreadable)?;
+    let decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
+    let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
+    let channels = colour.channel_count();
+    let bits = (colour.bits_per_pixel() / u16::from(channels)) as u8;
+    Ok(Header { height: height as usize, width: width as usize, channels, bits })
 }
+
+/// The `(height, width)` that an image file's header claims: [`image_file_header`] for whoever needs no more.
+///
+/// # Errors
+/// As [`image_file_header`].
+pub fn image_file_size(path: impl AsRef<Path>) -> Result<(usize, usize), Error> {
+    image_file_header(path).map(|header| (header.height, header.width))
+}
+
+const EMPTY: &str = "the file is empty";
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
@@ -120,8 +148,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 fn open(bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage, Error> {
     let failed = |reason: String| Error::Decode { origin: "image bytes".into(), reason };
+    if bytes.is_empty() {
+        return Err(failed(EMPTY.into()));
+    }
     let reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| failed(e.to_string()))?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(bytes) {
+        return Err(failed("the JPEG data are cut short: no end-of-image marker".into()));
+    }
     let mut limits = image::Limits::default();
     let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
     // What the header claims is checked before it is allocated.
@@ -134,6 +168,28 @@ fn open(bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage, Error> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether the picture of a JPEG file is followed by an end-of-image marker. Decoders fill what is missing with grey and
+/// say nothing.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    // Segments before the picture may hold a thumbnail with an end of its own: they are stepped over by their lengths.
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            // Fill bytes, and markers without a length.
+            0xff => at += 1,
+            0x01 | 0xd0..=0xd8 => at += 2,
+            // The picture begins: within it, this pair of bytes can only be the marker.
+            0xda => return bytes[at..].array_windows().any(|pair| *pair == [0xff, 0xd9]),
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+    // Not laid out as expected: the decoder says what is wrong.
+    bytes.len() > at
 }
 
 fn unsupported(image: &DynamicImage) -> Error {
@@ -192,6 +248,82 @@ mod tests {
         assert!(missing.contains("none.png"), "{missing}");
     }
 
+    const FORMATS: [ImageFormat; 5] =
+        [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP];
+
+    /// A picture that does not compress to nothing.
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let noise = |x: u32, y: u32, c: u32| ((x * 37 + y * 101 + c * 59) * 2_654_435_761 % 251) as u8;
+        let image =
+            ImageBuffer::from_fn(40, 30, |x, y| Rgb([noise(x, y, 0), noise(x, y, 1), noise(x, y, 2)]));
+        let mut bytes = Cursor::new(Vec::new());
+        DynamicImage::from(image).write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn files_that_are_cut_short_are_refused_in_every_format() {
+        for format in FORMATS {
+            let whole = encoded(format);
+            decode(&whole, &DecodeOptions::default()).unwrap();
+            for kept in [0, 1, whole.len() / 10, whole.len() / 2, whole.len() - whole.len() / 20] {
+                let cut = decode(&whole[..kept], &DecodeOptions::default());
+                assert!(cut.is_err(), "{format:?}: {kept} of {} bytes", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_a_jpeg_does_not_matter_and_a_thumbnail_is_no_end() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let padded = [&whole[..], &[0; 100]].concat();
+        assert_eq!(
+            decode(&padded, &DecodeOptions::default()).unwrap(),
+            decode(&whole, &DecodeOptions::default()).unwrap()
+        );
+        let thumbnail = [0xff, 0xe1, 0, 6, 0xff, 0xd9, 1, 2];
+        let with = [&whole[..2], &thumbnail, &whole[2..]].concat();
+        decode(&with, &DecodeOptions::default()).unwrap();
+        let cut = decode(&with[..with.len() / 2], &DecodeOptions::default()).unwrap_err().to_string();
+        assert!(cut.contains("cut short"), "{cut}");
+    }
+
+    #[test]
+    fn a_header_that_claims_more_than_memory_is_refused_before_it_is_allocated() {
+        let mut bomb = png(ImageBuffer::from_pixel(1, 1, Rgb([1u8, 2, 3])));
+        // Width and height of the first chunk, and its checksum, which decoders check first.
+        bomb[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+        let mut crc = 0xffff_ffff_u32;
+        for &byte in &bomb[12..29] {
+            crc ^= u32::from(byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            }
+        }
+        bomb[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        let message = decode(&bomb, &DecodeOptions::default()).unwrap_err().to_string();
+        assert!(message.to_lowercase().contains("limit") || message.contains("memory"), "{message}");
+    }
+
+    #[test]
+    fn headers_tell_channels_and_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = |name: &str, image: DynamicImage| {
+            let path = folder.path().join(name);
+            image.save(&path).unwrap();
+            let header = image_file_header(&path).unwrap();
+            (header.height, header.width, header.channels, header.bits)
+        };
+        assert_eq!(header("a.png", ImageBuffer::from_pixel(4, 3, Luma([7u8])).into()), (3, 4, 1, 8));
+        assert_eq!(header("b.png", ImageBuffer::from_pixel(4, 3, Luma([7u16])).into()), (3, 4, 1, 16));
+        assert_eq!(header("c.png", ImageBuffer::from_pixel(4, 3, Rgba([7u8; 4])).into()), (3, 4, 4, 8));
+        assert_eq!(header("d.jpg", ImageBuffer::from_pixel(4, 3, Rgb([7u8; 3])).into()), (3, 4, 3, 8));
+        let empty = folder.path().join("e.png");
+        std::fs::write(&empty, b"").unwrap();
+        let message = image_file_header(&empty).unwrap_err().to_string();
+        assert!(message.contains("e.png") && message.contains("empty"), "{message}");
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -203,9 +335,7 @@ mod tests {
         fn damaged_images_never_panic(
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
             cut in any::<prop::sample::Index>(),
-            format in prop::sample::select(vec![
-                ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP,
-            ]),
+            format in prop::sample::select(FORMATS.to_vec()),
         ) {
             let image = DynamicImage::from(ImageBuffer::from_fn(9, 7, |x, y| Rgb([x as u8 * 20, y as u8 * 30, 7])));
             let mut bytes = Cursor::new(Vec::new());

@@ -34,7 +34,10 @@ pub mod resize;
 #[cfg(feature = "conformance")]
 mod units;
 
-pub use decode::{DecodeOptions, decode, decode_file, decode_mask, decode_mask_file, image_file_size};
+pub use decode::{
+    DecodeOptions, Header, decode, decode_file, decode_mask, decode_mask_file, image_file_header,
+    image_file_size,
+};
 pub use error::Error;
 pub use map::{MapFilter, upsample_maps};
 pub use mask::{Mask, MaskResize};
