@@ -150,11 +150,20 @@ impl Case {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use safetensors::tensor::{Dtype, TensorView, serialize};
     use serde::Deserialize;
+
+    /// A case of nothing but tensors and rules.
+    pub(crate) fn case<const N: usize>(tensors: [(&str, HostTensor); N], rules: &serde_json::Value) -> Case {
+        Case {
+            tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
+            rules: rules.as_array().unwrap().iter().map(|rule| Rule::parse(rule).unwrap()).collect(),
+            ..Case::default()
+        }
+    }
 
     fn file(change: impl FnOnce(&mut HashMap<String, String>)) -> Vec<u8> {
         let mut metadata: HashMap<String, String> = [

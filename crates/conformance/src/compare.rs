@@ -342,15 +342,8 @@ fn tally_tensor(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::case::tests::case;
     use serde_json::{Value, json};
-
-    fn case<const N: usize>(tensors: [(&str, HostTensor); N], rules: &Value) -> Case {
-        Case {
-            tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
-            rules: rules.as_array().unwrap().iter().map(|rule| Rule::parse(rule).unwrap()).collect(),
-            ..Case::default()
-        }
-    }
 
     fn outputs<const N: usize>(tensors: [(&str, HostTensor); N]) -> Outputs {
         tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()

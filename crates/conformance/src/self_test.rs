@@ -151,17 +151,9 @@ shifted_float!(shifted_f64, f64);
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::Rule;
+    use crate::case::tests::case;
     use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    fn case<const N: usize>(tensors: [(&str, HostTensor); N], rules: &Value) -> Case {
-        Case {
-            tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
-            rules: rules.as_array().unwrap().iter().map(|rule| Rule::parse(rule).unwrap()).collect(),
-            ..Case::default()
-        }
-    }
+    use serde_json::json;
 
     #[test]
     fn every_kind_of_rule_sees_its_shift() {
