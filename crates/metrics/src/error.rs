@@ -1,5 +1,7 @@
 //! Why there is no number.
 
+use std::path::PathBuf;
+
 /// Input for which a metric is not defined. No metric returns a number for it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -137,5 +139,35 @@ pub enum Error {
         found: usize,
         /// How many there must be.
         expected: usize,
+    },
+    /// Bytes that hold no state.
+    #[error("state, byte {at}: expected {expected}")]
+    State {
+        /// Where the contradiction shows.
+        at: usize,
+        /// What was expected there.
+        expected: &'static str,
+    },
+    /// A file could not be written or read.
+    #[error("{}: can't {action}: {problem}", path.display())]
+    Storage {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        problem: String,
+    },
+    /// So few elements allow no such statement.
+    #[error("{statement}: expected at least {needed} {what}, found {found}")]
+    TooFew {
+        /// What was to be said.
+        statement: &'static str,
+        /// Of what there are too few.
+        what: &'static str,
+        /// How many it takes.
+        needed: usize,
+        /// How many there are.
+        found: usize,
     },
 }

@@ -19,21 +19,28 @@
 //! # Ok::<(), metrics::Error>(())
 //! ```
 
+mod background;
 mod confusion;
 mod curve;
 mod error;
+mod gallop;
 mod image;
+mod interval;
 #[cfg(test)]
 mod invariants;
 mod map;
 mod normalise;
 mod overlap;
 mod pimo;
+mod pixels;
 mod pro;
 mod ranking;
 mod regions;
 mod score;
+mod sort;
+mod split;
 mod spro;
+mod threshold;
 #[cfg(feature = "conformance")]
 pub mod units;
 
@@ -44,14 +51,17 @@ pub use image::{
     adaptive_threshold, aupr_trapezoid, auroc, average_precision, equal_error_rate, f1_max, fpr_at_tpr,
     pr_curve, roc_curve,
 };
+pub use interval::{Bootstrap, DeLong, Interval, delong};
 pub use map::{ScoredMap, pixel_auroc, pixel_average_precision, pixel_f1_max, pixel_fpr_at_tpr};
 pub use normalise::Normalisation;
 pub use pimo::{Aupimo, FEWEST_POINTS, Pimo};
+pub use pixels::{Aupro, Bounded, ExactPixels, PixelFigures, RankedPixels, SpilledPixels, StreamedPixels};
 pub use pro::{ProCurve, aupro, count_regions, pro_at};
 pub use ranking::{F1Max, Ranking};
 pub use regions::Connectivity;
 pub use score::{Score, labels_from_integers};
 pub use spro::{Channel, ChannelMap, Saturation, SproAt, SproCurve, saturation_areas, spro_at};
+pub use threshold::{FprThreshold, normal_quantile, threshold_at_fpr};
 
 /// Raised whenever a change of this crate changes figures; part of the id of every benchmark cell.
 pub const REVISION: u32 = 1;

@@ -2,7 +2,8 @@
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
-use crate::score::sealed::Sealed;
+use crate::score::first_not_finite;
+use crate::split::{Truth, by_class};
 use crate::{Error, F1Max, Ranking};
 
 /// One image's anomaly map and mask, both row-major `(height, width)`. Images of one call may differ in size.
@@ -72,7 +73,23 @@ impl<'a> ScoredMap<'a> {
 
     /// Whether any pixel is anomalous.
     pub fn is_anomalous(&self) -> bool {
-        self.mask.is_some_and(|mask| mask.iter().any(|&m| m > 0))
+        // In blocks: a search that may stop at every sample can't be vectorised.
+        let any = |block: &[u8]| block.iter().fold(0, |all, &sample| all | sample) > 0;
+        self.mask.is_some_and(|mask| mask.chunks(4096).any(any))
+    }
+
+    /// Calls `each` with the score of every pixel that is not anomalous.
+    pub(crate) fn for_background(&self, mut each: impl FnMut(f32)) {
+        match self.mask {
+            None => self.scores.iter().for_each(|&score| each(score)),
+            Some(mask) => {
+                for (&score, &sample) in self.scores.iter().zip(mask) {
+                    if sample == 0 {
+                        each(score);
+                    }
+                }
+            }
+        }
     }
 
     /// Refuses no images, and scores that are NaN or infinite.
@@ -80,34 +97,28 @@ impl<'a> ScoredMap<'a> {
         if images.is_empty() {
             return Err(Error::Empty { what: "images" });
         }
-        let bad = |(image, map): (usize, &Self)| {
-            let pixel = map.scores.iter().position(|score| !score.is_finite())?;
-            Some(Error::NotFinitePixel { image, pixel, value: map.scores[pixel].into() })
-        };
+        let bad = |(image, map): (usize, &Self)| map.check(image).err();
         images.par_iter().enumerate().find_map_first(bad).map_or(Ok(()), Err)
+    }
+
+    /// Refuses scores that are NaN or infinite; `image` is its position, for the message.
+    pub(crate) fn check(&self, image: usize) -> Result<(), Error> {
+        match first_not_finite(self.scores) {
+            None => Ok(()),
+            Some(pixel) => Err(Error::NotFinitePixel { image, pixel, value: self.scores[pixel].into() }),
+        }
     }
 }
 
 impl Ranking<f32> {
-    /// The pixels of all images together, normal images included. Memory: 4 bytes a pixel.
+    /// The pixels of all images together, normal images included. Memory: 4 bytes a pixel, 8 while sorting.
     ///
     /// # Errors
     /// [`Error::Empty`] without images, [`Error::NotFinitePixel`].
     pub fn of_pixels(images: &[ScoredMap<'_>]) -> Result<Self, Error> {
         ScoredMap::check_all(images)?;
-        let all: usize = images.iter().map(|image| image.scores.len()).sum();
-        let mut positives = Vec::new();
-        let mut negatives = Vec::with_capacity(all);
-        for image in images {
-            match image.mask {
-                None => negatives.extend(image.scores.iter().map(|score| score.key())),
-                Some(mask) => {
-                    for (score, &mask) in image.scores.iter().zip(mask) {
-                        if mask > 0 { positives.push(score.key()) } else { negatives.push(score.key()) }
-                    }
-                }
-            }
-        }
+        let pieces: Vec<_> = images.iter().map(|image| (image.scores, Truth::of_mask(image.mask))).collect();
+        let (positives, negatives) = by_class(&pieces);
         Ok(Self::from_keys(positives, negatives))
     }
 }

@@ -1,25 +1,41 @@
 //! The curve that PRO and sPRO share: mean overlap of the regions over the false positive rate.
 
-use rayon::slice::ParallelSliceMut;
-
 use crate::Error;
+use crate::gallop::taken_from_end;
 
-/// The pixels to rank, as keys that sort like scores.
+/// A pixel of a region: the key of its score above, the region's number below. They sort like the scores.
+pub(crate) type Member = u64;
+
+pub(crate) fn member(key: u32, region: u32) -> Member {
+    u64::from(key) << 32 | u64::from(region)
+}
+
+pub(crate) fn key_of(member: Member) -> u32 {
+    (member >> 32) as u32
+}
+
+fn region_of(member: Member) -> usize {
+    member as u32 as usize
+}
+
+/// The pixels to rank.
 #[derive(Debug, Default)]
 pub(crate) struct RegionPixels {
-    /// Pixels outside every region.
+    /// Keys of pixels outside every region; of those that matter, see [`needed`].
     pub(crate) background: Vec<u32>,
-    /// Pixels of regions with the region's number; a pixel of two regions is in here twice.
-    pub(crate) members: Vec<(u32, u32)>,
+    /// How many pixels there are outside every region.
+    pub(crate) background_count: u64,
+    /// Pixels of regions; a pixel of two regions is in here twice.
+    pub(crate) members: Vec<Member>,
     /// How many pixels of each region it takes for an overlap of 1.
     pub(crate) capacities: Vec<u64>,
 }
 
-/// Mean overlap over false positive rate, up to a largest rate, one point per distinct score.
+/// Mean overlap over false positive rate, up to a largest rate, one point per distinct score of a region's pixel.
 #[derive(Clone, Debug)]
 pub(crate) struct OverlapCurve {
-    /// False positives and mean overlap, both rising, from (0, 0). Of the points with one false positive count only
-    /// the first and the last are kept.
+    /// False positives and mean overlap, both rising, from (0, 0). Points between the ends of a straight piece are left
+    /// out.
     points: Vec<(u64, f64)>,
     background: u64,
     regions: usize,
@@ -34,55 +50,56 @@ pub(crate) fn check_limit(limit: f64) -> Result<(), Error> {
     }
 }
 
+/// How many of `background` pixels, the highest, decide the curve up to `limit`: one false positive beyond it closes
+/// the last piece, one more is for the rounding of the product.
+pub(crate) fn needed(limit: f64, background: u64) -> u64 {
+    ((limit * background as f64) as u64 + 2).min(background)
+}
+
 impl OverlapCurve {
-    /// `metric` is for messages.
+    /// Sorts the pixels. `metric` is for messages.
     pub(crate) fn new(pixels: RegionPixels, limit: f64, metric: &'static str) -> Result<Self, Error> {
         check_limit(limit)?;
-        let RegionPixels { mut background, mut members, capacities } = pixels;
-        if capacities.is_empty() {
-            return Err(Error::NoRegion { metric });
-        }
-        if background.is_empty() {
-            return Err(Error::NoBackground { metric });
-        }
-        let all = background.len();
-        // What ranks below the limit is never looked at: one false positive beyond it closes the last piece, one more
-        // is for the rounding of the product.
-        let needed = (limit * all as f64) as usize + 2;
-        if needed < all {
-            let (_, &mut lowest, _) = background.select_nth_unstable_by(needed - 1, |a, b| b.cmp(a));
-            background.retain(|&key| key >= lowest);
-            members.retain(|&(key, _)| key >= lowest);
-        }
-        background.par_sort_unstable();
-        members.par_sort_unstable();
+        let RegionPixels { background, background_count, members, capacities } = pixels;
+        check_counts(capacities.len(), background_count, metric)?;
+        let background = crate::sort::by_key(background, |key| key);
+        let members = crate::sort::by_key(members, key_of);
+        Ok(Self::from_sorted(&background, background_count, &members, &capacities, limit))
+    }
+
+    /// From keys and members in rising order: all, or at least the [`needed`] ones. There is a region and a background.
+    pub(crate) fn from_sorted(
+        mut background: &[u32],
+        background_count: u64,
+        mut members: &[Member],
+        capacities: &[u64],
+        limit: f64,
+    ) -> Self {
         let weights: Vec<f64> =
             capacities.iter().map(|&c| 1.0 / (capacities.len() as f64 * c as f64)).collect();
-        let mut room = capacities.clone();
-        let mut points = vec![(0, 0.0)];
-        let (mut false_positives, mut overlap) = (0_u64, 0.0_f64);
-        let (mut background, mut members) = (&background[..], &members[..]);
-        while let Some(key) = background.last().copied().max(members.last().map(|&(key, _)| key)) {
-            while let Some((&last, rest)) = background.split_last().filter(|(last, _)| **last == key) {
-                debug_assert_eq!(last, key);
-                background = rest;
-                false_positives += 1;
+        let mut room = capacities.to_vec();
+        let mut points = Points(vec![(0, 0.0)]);
+        let (mut false_positives, mut overlap) = (0, 0.0_f64);
+        let needed = needed(limit, background_count);
+        while let Some(key) = members.last().map(|&last| key_of(last)) {
+            false_positives += taken_from_end(&mut background, |k| k > key);
+            points.push((false_positives, overlap.min(1.0)));
+            if false_positives >= needed && needed < background_count {
+                break;
             }
-            while let Some((&(_, region), rest)) = members.split_last().filter(|(last, _)| last.0 == key) {
+            while let Some((&last, rest)) = members.split_last().filter(|(last, _)| key_of(**last) == key) {
                 members = rest;
-                let room = &mut room[region as usize];
+                let room = &mut room[region_of(last)];
                 if *room > 0 {
                     *room -= 1;
-                    overlap += weights[region as usize];
+                    overlap += weights[region_of(last)];
                 }
             }
-            let flat = points.iter().rev().take(2).filter(|point| point.0 == false_positives).count();
-            if flat == 2 {
-                points.pop();
-            }
+            false_positives += taken_from_end(&mut background, |k| k == key);
             points.push((false_positives, overlap.min(1.0)));
         }
-        Ok(Self { points, background: all as u64, regions: capacities.len(), limit })
+        points.push((false_positives + background.len() as u64, overlap.min(1.0)));
+        Self { points: points.0, background: background_count, regions: capacities.len(), limit }
     }
 
     /// The trapezoid area from 0 to `limit`, interpolated there, divided by `limit`.
@@ -120,5 +137,29 @@ impl OverlapCurve {
 
     pub(crate) fn regions(&self) -> usize {
         self.regions
+    }
+}
+
+pub(crate) fn check_counts(regions: usize, background: u64, metric: &'static str) -> Result<(), Error> {
+    if regions == 0 {
+        return Err(Error::NoRegion { metric });
+    }
+    if background == 0 { Err(Error::NoBackground { metric }) } else { Ok(()) }
+}
+
+/// The points of a rising curve, without those that level and upright pieces pass.
+struct Points(Vec<(u64, f64)>);
+
+impl Points {
+    fn push(&mut self, point: (u64, f64)) {
+        if self.0.last() == Some(&point) {
+            return;
+        }
+        if let [.., before, last] = self.0[..]
+            && ((before.0 == last.0 && last.0 == point.0) || (before.1 == last.1 && last.1 == point.1))
+        {
+            self.0.pop();
+        }
+        self.0.push(point);
     }
 }

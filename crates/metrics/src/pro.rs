@@ -2,7 +2,8 @@
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::overlap::{OverlapCurve, RegionPixels, check_limit};
+use crate::background::highest;
+use crate::overlap::{Member, OverlapCurve, RegionPixels, check_limit, member};
 use crate::regions::Regions;
 use crate::score::check_scores;
 use crate::score::sealed::Sealed;
@@ -11,7 +12,7 @@ use crate::{Connectivity, Error, ScoredMap};
 /// Mean overlap of the anomalous regions over the false positive rate of the pixels outside them.
 ///
 /// Regions are the connected components of each mask; every region weighs the same, whatever its size. The curve has
-/// a point per distinct score and is exact: nothing is binned or sampled.
+/// a point wherever a score of a region's pixel bends it and is exact: nothing is binned or sampled.
 ///
 /// ```
 /// use metrics::{ProCurve, ScoredMap};
@@ -48,22 +49,14 @@ impl ProCurve {
     ) -> Result<Self, Error> {
         check_limit(limit)?;
         ScoredMap::check_all(images)?;
-        let mut pixels = RegionPixels::default();
-        for (image, regions) in images.iter().zip(all_regions(images, connectivity)) {
-            let Some(regions) = regions else {
-                pixels.background.extend(image.scores().iter().map(|score| score.key()));
-                continue;
-            };
-            let before = pixels.capacities.len() as u32;
-            for (score, label) in image.scores().iter().zip(regions.labels) {
-                match label.checked_sub(1) {
-                    None => pixels.background.push(score.key()),
-                    Some(region) => pixels.members.push((score.key(), before + region)),
-                }
-            }
-            pixels.capacities.extend(regions.sizes);
-        }
+        let (members, capacities) = members(images, connectivity);
+        let (background, background_count) = highest(images, limit);
+        let pixels = RegionPixels { background, background_count, members, capacities };
         OverlapCurve::new(pixels, limit, "PRO").map(Self)
+    }
+
+    pub(crate) fn from_overlap(curve: OverlapCurve) -> Self {
+        Self(curve)
     }
 
     /// AUPRO: the area under the curve from 0 to the false positive rate `limit`, divided by `limit`, in [0, 1]. The
@@ -75,7 +68,8 @@ impl ProCurve {
         self.0.area(limit)
     }
 
-    /// False positive rate and mean overlap, both rising, from (0, 0) to just beyond the curve's limit.
+    /// False positive rate and mean overlap, both rising, from (0, 0) to just beyond the curve's limit; straight pieces
+    /// have only their ends.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.0.points()
     }
@@ -86,18 +80,40 @@ impl ProCurve {
     }
 }
 
-/// The regions of each image that has some.
-fn all_regions(images: &[ScoredMap<'_>], connectivity: Connectivity) -> Vec<Option<Regions>> {
-    let regions = |image: &ScoredMap<'_>| {
-        let mask = image.mask().filter(|_| image.is_anomalous())?;
-        Some(Regions::of_mask(mask, image.height(), image.width(), connectivity))
+/// The pixels of all regions, in no order, and the regions' sizes.
+pub(crate) fn members(images: &[ScoredMap<'_>], connectivity: Connectivity) -> (Vec<Member>, Vec<u64>) {
+    let of_image = |image: &ScoredMap<'_>| {
+        let Some(regions) = regions(image, connectivity) else { return (Vec::new(), Vec::new()) };
+        let mut members = Vec::with_capacity(regions.sizes.iter().sum::<u64>() as usize);
+        for (score, &label) in image.scores().iter().zip(&regions.labels) {
+            if let Some(region) = label.checked_sub(1) {
+                members.push(member(score.key(), region));
+            }
+        }
+        (members, regions.sizes)
     };
-    images.par_iter().map(regions).collect()
+    let parts: Vec<(Vec<Member>, Vec<u64>)> = images.par_iter().map(of_image).collect();
+    let mut members = Vec::with_capacity(parts.iter().map(|(members, _)| members.len()).sum());
+    let mut sizes = Vec::new();
+    for (own, own_sizes) in parts {
+        let before = sizes.len() as u64;
+        // The number is in the lower half and counts regions, far fewer than fit there.
+        members.extend(own.iter().map(|member| member + before));
+        sizes.extend(own_sizes);
+    }
+    (members, sizes)
+}
+
+/// The regions of an image; none if nothing of it is anomalous.
+fn regions(image: &ScoredMap<'_>, connectivity: Connectivity) -> Option<Regions> {
+    let mask = image.mask().filter(|_| image.is_anomalous())?;
+    Some(Regions::of_mask(mask, image.height(), image.width(), connectivity))
 }
 
 /// How many regions there are in all masks.
 pub fn count_regions(images: &[ScoredMap<'_>], connectivity: Connectivity) -> usize {
-    all_regions(images, connectivity).iter().flatten().map(|regions| regions.sizes.len()).sum()
+    let count = |image: &ScoredMap<'_>| regions(image, connectivity).map_or(0, |regions| regions.sizes.len());
+    images.par_iter().map(count).sum()
 }
 
 /// AUPRO up to the false positive rate `limit`, see [`ProCurve::area`].
@@ -117,8 +133,8 @@ pub fn pro_at(images: &[ScoredMap<'_>], threshold: f32) -> Result<f64, Error> {
     ScoredMap::check_all(images)?;
     check_scores(&[threshold])?;
     let mut overlaps = Vec::new();
-    for (image, regions) in images.iter().zip(all_regions(images, Connectivity::default())) {
-        let Some(regions) = regions else { continue };
+    for image in images {
+        let Some(regions) = regions(image, Connectivity::default()) else { continue };
         let mut found = vec![0_u64; regions.sizes.len()];
         for (&score, label) in image.scores().iter().zip(regions.labels) {
             if let (Some(region), true) = (label.checked_sub(1), score > threshold) {
@@ -148,16 +164,7 @@ mod tests {
         let points: Vec<_> = curve.points().collect();
         assert_eq!(
             points,
-            [
-                (0.0, 0.0),
-                (0.0, 0.5),
-                (0.25, 0.5),
-                (0.25, 0.75),
-                (0.5, 0.75),
-                (0.5, 1.0),
-                (0.75, 1.0),
-                (1.0, 1.0)
-            ]
+            [(0.0, 0.0), (0.0, 0.5), (0.25, 0.5), (0.25, 0.75), (0.5, 0.75), (0.5, 1.0), (1.0, 1.0)]
         );
         assert_eq!(curve.area(1.0).unwrap(), 0.25 * (0.5 + 0.75 + 1.0 + 1.0));
         assert_eq!(curve.area(0.25).unwrap(), 0.5);

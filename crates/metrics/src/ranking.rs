@@ -1,9 +1,9 @@
 //! Sorted scores of both classes, and the figures that one pass over them gives.
 
-use rayon::slice::ParallelSliceMut;
-
 use crate::Error;
+use crate::gallop::taken_from_end;
 use crate::score::{Score, check_labelled};
+use crate::split::{Truth, by_class};
 
 /// The scores of positives and negatives, each sorted: build it once, then ask for several figures.
 ///
@@ -46,22 +46,56 @@ pub(crate) struct Groups<'a, K> {
     negatives: &'a [K],
 }
 
-/// Takes what equals `key` off the end.
-fn take_equal<K: Ord + Copy>(sorted: &mut &[K], key: K) -> u64 {
-    let rest = sorted.iter().rposition(|&k| k != key).map_or(0, |last| last + 1);
-    let taken = sorted.len() - rest;
-    *sorted = &sorted[..rest];
-    taken as u64
-}
-
 impl<K: Ord + Copy> Iterator for Groups<'_, K> {
     type Item = Group<K>;
 
     fn next(&mut self) -> Option<Group<K>> {
         let key = self.positives.last().max(self.negatives.last()).copied()?;
-        let positives = take_equal(&mut self.positives, key);
-        let negatives = take_equal(&mut self.negatives, key);
+        let positives = taken_from_end(&mut self.positives, |k| k == key);
+        let negatives = taken_from_end(&mut self.negatives, |k| k == key);
         Some(Group { key, positives, negatives })
+    }
+}
+
+/// A distinct score of positives. Most figures change there only, and positives are few among pixels.
+pub(crate) struct PositiveStep<K> {
+    pub(crate) key: K,
+    /// Positives of this score.
+    pub(crate) gained: u64,
+    /// Positives of at least this score.
+    pub(crate) true_positives: u64,
+    /// Negatives above this score.
+    pub(crate) above: u64,
+    /// Negatives of at least this score.
+    pub(crate) false_positives: u64,
+}
+
+/// The distinct scores of the positives, from the highest down.
+pub(crate) struct PositiveSteps<'a, K> {
+    positives: &'a [K],
+    negatives: &'a [K],
+    true_positives: u64,
+    false_positives: u64,
+}
+
+impl<'a, K> PositiveSteps<'a, K> {
+    /// Of keys in rising order.
+    pub(crate) fn new(positives: &'a [K], negatives: &'a [K]) -> Self {
+        Self { positives, negatives, true_positives: 0, false_positives: 0 }
+    }
+}
+
+impl<K: Ord + Copy> Iterator for PositiveSteps<'_, K> {
+    type Item = PositiveStep<K>;
+
+    fn next(&mut self) -> Option<PositiveStep<K>> {
+        let key = *self.positives.last()?;
+        let gained = taken_from_end(&mut self.positives, |k| k == key);
+        self.true_positives += gained;
+        let above = self.false_positives + taken_from_end(&mut self.negatives, |k| k > key);
+        self.false_positives = above + taken_from_end(&mut self.negatives, |k| k == key);
+        let (true_positives, false_positives) = (self.true_positives, self.false_positives);
+        Some(PositiveStep { key, gained, true_positives, above, false_positives })
     }
 }
 
@@ -80,18 +114,28 @@ impl<S: Score> Ranking<S> {
     /// [`Error::LengthMismatch`], [`Error::Empty`] or [`Error::NotFinite`].
     pub fn new(scores: &[S], labels: &[bool]) -> Result<Self, Error> {
         check_labelled(scores, labels)?;
-        let keys = |wanted| {
-            let of_class = scores.iter().zip(labels).filter(|&(_, &label)| label == wanted);
-            of_class.map(|(&score, _)| score.key()).collect()
-        };
-        Ok(Self::from_keys(keys(true), keys(false)))
+        let (positives, negatives) = by_class(&[(scores, Truth::Labels(labels))]);
+        Ok(Self::from_keys(positives, negatives))
     }
 
     /// At least one of the two is not empty.
-    pub(crate) fn from_keys(mut positives: Vec<S::Key>, mut negatives: Vec<S::Key>) -> Self {
-        positives.par_sort_unstable();
-        negatives.par_sort_unstable();
+    pub(crate) fn from_keys(positives: Vec<S::Key>, negatives: Vec<S::Key>) -> Self {
+        Self { positives: S::sorted(positives), negatives: S::sorted(negatives) }
+    }
+
+    /// Keys in rising order; at least one of the two is not empty.
+    pub(crate) fn from_sorted(positives: Vec<S::Key>, negatives: Vec<S::Key>) -> Self {
         Self { positives, negatives }
+    }
+
+    /// The keys of the negatives, rising.
+    pub(crate) fn sorted_negatives(&self) -> &[S::Key] {
+        &self.negatives
+    }
+
+    /// The keys of the positives, rising.
+    pub(crate) fn sorted_positives(&self) -> &[S::Key] {
+        &self.positives
     }
 
     /// How many elements are positive.
@@ -117,6 +161,10 @@ impl<S: Score> Ranking<S> {
         Groups { positives: &self.positives, negatives: &self.negatives }
     }
 
+    fn positive_steps(&self) -> PositiveSteps<'_, S::Key> {
+        PositiveSteps::new(&self.positives, &self.negatives)
+    }
+
     /// One step per distinct score, from the highest down.
     pub(crate) fn steps(&self) -> impl Iterator<Item = Step<S>> {
         self.groups().scan((0, 0), |(true_positives, false_positives), group| {
@@ -137,12 +185,14 @@ impl<S: Score> Ranking<S> {
     /// [`Error::NoPositives`], [`Error::NoNegatives`].
     pub fn auroc(&self) -> Result<f64, Error> {
         self.needs_both("AUROC")?;
-        let mut below = self.negatives();
-        let mut half_pairs: u128 = 0;
-        for group in self.groups() {
-            below -= group.negatives;
-            half_pairs += u128::from(group.positives) * u128::from(2 * below + group.negatives);
-        }
+        // A pair counts 2 if the positive is higher, 1 if both are equal.
+        let half_pairs: u128 = self
+            .positive_steps()
+            .map(|step| {
+                let not_above = 2 * self.negatives() - step.above - step.false_positives;
+                u128::from(step.gained) * u128::from(not_above)
+            })
+            .sum();
         let all = 2 * u128::from(self.positives()) * u128::from(self.negatives());
         Ok(half_pairs as f64 / all as f64)
     }
@@ -154,15 +204,11 @@ impl<S: Score> Ranking<S> {
     /// [`Error::NoPositives`].
     pub fn average_precision(&self) -> Result<f64, Error> {
         self.needs_positives("average precision")?;
-        let mut before = 0;
-        let mut sum = 0.0;
-        for step in self.steps() {
-            let gained = step.true_positives - before;
-            before = step.true_positives;
+        let gains = self.positive_steps().map(|step| {
             let predicted = step.true_positives + step.false_positives;
-            sum += gained as f64 * (step.true_positives as f64 / predicted as f64);
-        }
-        Ok(sum / self.positives() as f64)
+            step.gained as f64 * (step.true_positives as f64 / predicted as f64)
+        });
+        Ok(gains.sum::<f64>() / self.positives() as f64)
     }
 
     /// Area under the precision-recall curve by the trapezoid rule, from (recall 0, precision 1). Another number than
@@ -173,15 +219,15 @@ impl<S: Score> Ranking<S> {
     /// [`Error::NoPositives`].
     pub fn aupr_trapezoid(&self) -> Result<f64, Error> {
         self.needs_positives("AUPR (trapezoid)")?;
-        let (mut before, mut precision_before) = (0, 1.0);
-        let mut sum = 0.0;
-        for step in self.steps() {
-            let predicted = step.true_positives + step.false_positives;
-            let precision = step.true_positives as f64 / predicted as f64;
-            sum += (step.true_positives - before) as f64 * (precision + precision_before) / 2.0;
-            (before, precision_before) = (step.true_positives, precision);
-        }
-        Ok(sum / self.positives() as f64)
+        let precision = |true_positives: u64, false_positives: u64| match true_positives + false_positives {
+            0 => 1.0,
+            predicted => true_positives as f64 / predicted as f64,
+        };
+        let pieces = self.positive_steps().map(|step| {
+            let before = precision(step.true_positives - step.gained, step.above);
+            step.gained as f64 * f64::midpoint(before, precision(step.true_positives, step.false_positives))
+        });
+        Ok(pieces.sum::<f64>() / self.positives() as f64)
     }
 
     /// The largest F1 over all thresholds and the lowest threshold that attains it (fractions are compared exactly).
@@ -192,15 +238,17 @@ impl<S: Score> Ranking<S> {
         self.needs_positives("F1-max")?;
         let positives = self.positives();
         // F1 = 2 TP / (P + TP + FP); the denominator of no step is 0 since P > 0.
-        let denominator = |step: &Step<S>| positives + step.true_positives + step.false_positives;
-        let is_less = |a: &Step<S>, b: &Step<S>| {
+        let denominator =
+            |step: &PositiveStep<S::Key>| positives + step.true_positives + step.false_positives;
+        let is_less = |a: &PositiveStep<S::Key>, b: &PositiveStep<S::Key>| {
             u128::from(a.true_positives) * u128::from(denominator(b))
                 < u128::from(b.true_positives) * u128::from(denominator(a))
         };
-        let best = self.steps().reduce(|best, step| if is_less(&step, &best) { best } else { step });
+        // A score of negatives only adds false positives.
+        let best = self.positive_steps().reduce(|best, step| if is_less(&step, &best) { best } else { step });
         let best = best.ok_or(Error::NoPositives { metric: "F1-max" })?;
         let value = 2.0 * best.true_positives as f64 / denominator(&best) as f64;
-        Ok(F1Max { value, threshold: best.threshold })
+        Ok(F1Max { value, threshold: S::from_key(best.key) })
     }
 
     /// The false positive rate at the highest threshold whose true positive rate is at least `true_positive_rate`;
@@ -218,7 +266,8 @@ impl<S: Score> Ranking<S> {
         }
         self.needs_both("FPR at TPR")?;
         let (positives, negatives) = (self.positives() as f64, self.negatives() as f64);
-        let reached = self.steps().find(|step| step.true_positives as f64 / positives >= true_positive_rate);
+        let reached =
+            self.positive_steps().find(|step| step.true_positives as f64 / positives >= true_positive_rate);
         // The last step has every positive.
         Ok(reached.map_or(1.0, |step| step.false_positives as f64 / negatives))
     }

@@ -9,15 +9,19 @@ impl Score for f32 {}
 impl Score for f64 {}
 
 pub(crate) mod sealed {
+    use rayon::slice::ParallelSliceMut;
+
     /// The order of finite floats, as that of integers: those compare without NaN in the way and sort faster.
     pub trait Sealed: Sized {
-        type Key: Ord + Copy + Send + Sync + std::fmt::Debug;
+        type Key: Ord + Copy + Default + Send + Sync + std::fmt::Debug;
         fn key(self) -> Self::Key;
         fn from_key(key: Self::Key) -> Self;
+        /// The keys in rising order.
+        fn sorted(keys: Vec<Self::Key>) -> Vec<Self::Key>;
     }
 
     macro_rules! keys {
-        ($float:ty, $key:ty, $sign:expr) => {
+        ($float:ty, $key:ty, $sign:expr, $sorted:expr) => {
             impl Sealed for $float {
                 type Key = $key;
 
@@ -30,11 +34,18 @@ pub(crate) mod sealed {
                 fn from_key(key: $key) -> $float {
                     <$float>::from_bits(if key & $sign == 0 { !key } else { key & !$sign })
                 }
+
+                fn sorted(keys: Vec<$key>) -> Vec<$key> {
+                    $sorted(keys)
+                }
             }
         };
     }
-    keys!(f32, u32, 1 << 31);
-    keys!(f64, u64, 1 << 63);
+    keys!(f32, u32, 1 << 31, |keys| crate::sort::by_key(keys, |key| key));
+    keys!(f64, u64, 1 << 63, |mut keys: Vec<u64>| {
+        keys.par_sort_unstable();
+        keys
+    });
 }
 
 /// Refuses no scores, and scores that are NaN or infinite.
@@ -42,10 +53,21 @@ pub(crate) fn check_scores<S: Score>(scores: &[S]) -> Result<(), Error> {
     if scores.is_empty() {
         return Err(Error::Empty { what: "scores" });
     }
-    match scores.iter().position(|&s| !s.into().is_finite()) {
+    match first_not_finite(scores) {
         None => Ok(()),
         Some(index) => Err(Error::NotFinite { index, value: scores[index].into() }),
     }
+}
+
+/// Position of the first score that is NaN or infinite.
+pub(crate) fn first_not_finite<S: Score>(scores: &[S]) -> Option<usize> {
+    // Looking for a position can't be vectorised; asking whether there is one can.
+    const BLOCK: usize = 1 << 12;
+    let is_bad = |block: &&[S]| !block.iter().fold(true, |all, &score| all & score.into().is_finite());
+    scores.chunks(BLOCK).enumerate().find(|(_, block)| is_bad(block)).and_then(|(number, block)| {
+        let within = block.iter().position(|&score| !score.into().is_finite())?;
+        Some(number * BLOCK + within)
+    })
 }
 
 /// Refuses scores and labels that do not go together.

@@ -1,6 +1,6 @@
 //! sPRO, the saturated per-region overlap (Bergmann et al. 2022, the `MVTec` LOCO definition).
 
-use crate::overlap::{OverlapCurve, RegionPixels, check_limit};
+use crate::overlap::{OverlapCurve, RegionPixels, check_limit, member};
 use crate::score::check_scores;
 use crate::score::sealed::Sealed;
 use crate::{Error, ScoredMap};
@@ -50,7 +50,18 @@ impl<'a> ChannelMap<'a> {
         Ok(Self { map, channels })
     }
 
-    fn is_background(&self, pixel: usize) -> bool {
+    /// The map alone.
+    pub(crate) fn map(&self) -> &ScoredMap<'a> {
+        &self.map
+    }
+
+    /// The defects.
+    pub(crate) fn channels(&self) -> &[Channel<'a>] {
+        &self.channels
+    }
+
+    /// Whether the pixel belongs to no defect.
+    pub(crate) fn is_background(&self, pixel: usize) -> bool {
         self.channels.iter().all(|channel| channel.mask[pixel] == 0)
     }
 }
@@ -111,12 +122,13 @@ impl SproCurve {
             let scores = image.map.scores();
             for channel in &image.channels {
                 let members = scores.iter().zip(channel.mask).filter(|&(_, &m)| m > 0);
-                pixels.members.extend(members.map(|(score, _)| (score.key(), number)));
+                pixels.members.extend(members.map(|(score, _)| member(score.key(), number)));
                 number += 1;
             }
             let background = scores.iter().enumerate().filter(|&(pixel, _)| image.is_background(pixel));
             pixels.background.extend(background.map(|(_, score)| score.key()));
         }
+        pixels.background_count = pixels.background.len() as u64;
         OverlapCurve::new(pixels, limit, "sPRO").map(Self)
     }
 
@@ -129,7 +141,8 @@ impl SproCurve {
         self.0.area(limit)
     }
 
-    /// False positive rate and mean saturated overlap, both rising, from (0, 0) to just beyond the curve's limit.
+    /// False positive rate and mean saturated overlap, both rising, from (0, 0) to just beyond the curve's limit;
+    /// straight pieces have only their ends.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.0.points()
     }
