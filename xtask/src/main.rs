@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod conform;
 mod new_method;
 mod reproduce;
@@ -11,6 +12,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// Keeps freed buffers, which the next step needs again, instead of giving their pages back and having them cleared anew.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The allocator's name, for benchmarks.
+const ALLOCATOR: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { "system" };
+
 /// The project's commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
@@ -21,6 +30,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
+    /// Take part in `bench`: read turns from standard input, tell their times on standard output.
+    #[command(hide = true)]
+    BenchChild,
     Conform(conform::Conform),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
@@ -42,6 +55,8 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let result = match Arguments::parse().command {
+        Command::Bench(bench) => bench.run(),
+        Command::BenchChild => bench::run_child(),
         Command::Conform(conform) => conform.run(&conformance_units()),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),

@@ -63,6 +63,7 @@ pub use device::DeviceChoice;
 pub use error::Error;
 pub use layout::Layout;
 pub use lock::Lock;
+pub use memory::peak_bytes;
 pub use plan::{Plan, PlanOptions, PlannedCell};
 pub use profile::{Entry, Profile};
 pub use published::{PublishedFigure, PublishedFigures};

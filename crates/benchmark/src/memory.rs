@@ -1,7 +1,7 @@
 //! How much memory this process took.
 
 /// The largest resident memory of this process so far, in bytes; `None` where the system doesn't say.
-pub(crate) fn peak_bytes() -> Option<u64> {
+pub fn peak_bytes() -> Option<u64> {
     // Linux only; elsewhere the file isn't there.
     peak_in(&std::fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -1,0 +1,66 @@
+//! What a contender is told and what it answers: one line of JSON each way.
+//!
+//! The contender ends when its standard input closes, so it does not outlive the program that measures it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Request<C> {
+    /// The work; made ready when it is named for the first time, and kept until another is named.
+    pub(crate) case: C,
+    /// How long to repeat it for: once untimed, then at least once timed. 0: only make it ready.
+    pub(crate) seconds: f64,
+    /// Where to write what the work computes, as little-endian f64, instead of timing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<PathBuf>,
+}
+
+/// The answer to a turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Reply {
+    /// The work cannot be done here.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// It was done.
+    Done(Turn),
+}
+
+/// What one turn took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Turn {
+    /// Seconds of each timed iteration.
+    pub(crate) seconds: Vec<f64>,
+    /// The largest resident memory of the process so far, in bytes, if the system says.
+    pub(crate) peak_bytes: Option<u64>,
+    /// The same, counted from when the work was ready: without what only loading took.
+    pub(crate) running_bytes: Option<u64>,
+    /// What did the work: libraries and their versions, allocator, precision resolved to.
+    #[serde(default)]
+    pub(crate) versions: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Reply, Turn};
+
+    #[test]
+    fn answers_are_told_apart() {
+        let done: Reply = serde_json::from_str(
+            r#"{"seconds": [0.5], "peak_bytes": 7, "running_bytes": null, "versions": {"torch": "2"}}"#,
+        )
+        .unwrap();
+        let Reply::Done(Turn { seconds, peak_bytes, versions, .. }) = done else { panic!("{done:?}") };
+        assert_eq!((seconds, peak_bytes, versions["torch"].as_str()), (vec![0.5], Some(7), "2"));
+        let failed: Reply = serde_json::from_str(r#"{"error": "no torch"}"#).unwrap();
+        assert_eq!(failed, Reply::Failed { error: "no torch".to_owned() });
+    }
+}
