@@ -47,7 +47,7 @@ impl Confusion {
         Ok(confusion)
     }
 
-    fn count(&mut self, label: bool, predicted: bool) {
+    pub(crate) fn count(&mut self, label: bool, predicted: bool) {
         *match (label, predicted) {
             (true, true) => &mut self.true_positives,
             (false, true) => &mut self.false_positives,

@@ -35,6 +35,7 @@ mod pimo;
 mod pixels;
 mod pro;
 mod ranking;
+mod reference;
 mod regions;
 mod score;
 mod sort;
@@ -58,6 +59,11 @@ pub use pimo::{Aupimo, FEWEST_POINTS, Pimo};
 pub use pixels::{Aupro, Bounded, ExactPixels, PixelFigures, RankedPixels, SpilledPixels, StreamedPixels};
 pub use pro::{ProCurve, aupro, count_regions, pro_at};
 pub use ranking::{F1Max, Ranking};
+pub use reference::{
+    ProReference, f1_reference_anotrans, f1_threshold_reference_advit, fpr_threshold_reference_advit,
+    pro_reference_advit, pro_reference_generalad, pro_reference_simplenet, pro_reference_vtadl,
+    scaled_reference_anotrans,
+};
 pub use regions::Connectivity;
 pub use score::{Score, labels_from_integers};
 pub use spro::{Channel, ChannelMap, Saturation, SproAt, SproCurve, saturation_areas, spro_at};

@@ -272,6 +272,23 @@ impl<S: Score> Ranking<S> {
         Ok(reached.map_or(1.0, |step| step.false_positives as f64 / negatives))
     }
 
+    /// The lowest score that, as a threshold (positive if score >= threshold), has a false positive rate of at most
+    /// `limit`; none if even the highest score has more.
+    ///
+    /// # Errors
+    /// [`Error::NoNegatives`]; [`Error::Option`] for a limit outside [0, 1].
+    pub fn lowest_within_fpr(&self, limit: f64) -> Result<Option<S>, Error> {
+        if !(0.0..=1.0).contains(&limit) {
+            return Err(Error::Option { name: "limit", expected: "from 0 to 1", found: limit });
+        }
+        if self.negatives.is_empty() {
+            return Err(Error::NoNegatives { metric: "a threshold by false positive rate" });
+        }
+        let negatives = self.negatives() as f64;
+        let within = self.steps().take_while(|step| step.false_positives as f64 / negatives <= limit);
+        Ok(within.last().map(|step| step.threshold))
+    }
+
     /// The rate at which false positives and false negatives are equally frequent, linearly interpolated between the
     /// two neighbouring points of the ROC curve.
     ///
