@@ -1,24 +1,11 @@
-use std::collections::BTreeMap;
+use crate::descent::{Descent, Settings};
+use crate::group::{Decay, at_least_zero, below_one};
+use crate::number::Number;
+use crate::slots::{ReadySlot, StateLayout};
+use crate::sweep::{Changed, Rule};
+use crate::{Error, GradientChange, ParameterGroup, Result};
 
-use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
-
-use crate::fused::{Real, Update, apply};
-use crate::group::{Parameter, below_one, flatten, not_negative};
-use crate::{Optimizer, OptimizerState, ParameterGroup, Result};
-
-/// What weight decay means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Decay {
-    /// `weight_decay * parameter` is added to the gradient (Adam).
-    #[default]
-    L2,
-    /// The parameter shrinks by `learning_rate * weight_decay` before the step (`AdamW`, Loshchilov and Hutter 2017,
-    /// arXiv 1711.05101).
-    Decoupled,
-}
-
-/// Where epsilon is added.
+/// Where Adam's epsilon is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EpsilonPlace {
     /// To the root of the bias-corrected second moment (`PyTorch`).
@@ -45,6 +32,13 @@ pub struct AdamOptions {
     pub weight_decay: f64,
     /// What weight decay means.
     pub decay: Decay,
+    /// Divide by the largest second moment so far, not by the last (`AMSGrad`, Reddi et al. 2018,
+    /// arXiv 1904.09237); no.
+    pub amsgrad: bool,
+    /// Shorten the step of a parameter by which the root mean square of `gradient / denominator` is above this, the
+    /// denominator being the step's own; no limit. `Some(1.0)` makes `AdamW` the `StableAdamW` of
+    /// [`AdamOptions::stable_adam_w`].
+    pub update_limit: Option<f64>,
 }
 
 impl Default for AdamOptions {
@@ -57,6 +51,8 @@ impl Default for AdamOptions {
             epsilon_place: EpsilonPlace::Corrected,
             weight_decay: 0.0,
             decay: Decay::L2,
+            amsgrad: false,
+            update_limit: None,
         }
     }
 }
@@ -66,45 +62,22 @@ impl AdamOptions {
     pub fn adam_w() -> Self {
         Self { weight_decay: 0.01, decay: Decay::Decoupled, ..Self::default() }
     }
+
+    /// `StableAdamW` as the public code of Dinomaly has it (Guo et al. 2024, arXiv 2405.14325): `AdamW` whose step is
+    /// divided by `max(1, rms(gradient / denominator))` for each parameter, weight decay going on at the full rate.
+    ///
+    /// The idea is that of Wortsman et al. 2023 (arXiv 2304.13013, algorithm 2), which takes `max(v, epsilon^2)`
+    /// under the root in place of the denominator and lets the weight decay shrink with the step.
+    pub fn stable_adam_w() -> Self {
+        Self { update_limit: Some(1.0), ..Self::adam_w() }
+    }
 }
 
-/// Adam (Kingma and Ba 2014, arXiv 1412.6980) and `AdamW`, in `PyTorch`'s arithmetic; Keras' by an option.
-#[derive(Debug)]
-pub struct Adam {
-    options: AdamOptions,
-    slots: Vec<Slot>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    parameter: Parameter,
-    step: u64,
-    /// Mean of the gradient and of its square; none before the first step.
-    moments: Option<(Var, Var)>,
-}
-
-const KIND: &str = "adam";
-const MEAN: &str = "mean";
-const SQUARE: &str = "mean_square";
+/// Adam (Kingma and Ba 2014, arXiv 1412.6980), `AdamW` (Loshchilov and Hutter 2017, arXiv 1711.05101), `AMSGrad` and
+/// `StableAdamW`, in `PyTorch`'s arithmetic; Keras' by an option.
+pub type Adam = Descent<AdamOptions>;
 
 impl Adam {
-    /// Adam over all parameters of `groups`.
-    ///
-    /// # Errors
-    ///
-    /// If an option is outside of its range, or two parameters have one name.
-    pub fn new(groups: Vec<ParameterGroup>, options: AdamOptions) -> Result<Self> {
-        not_negative("learning_rate", options.learning_rate)?;
-        not_negative("epsilon", options.epsilon)?;
-        below_one("beta1", options.beta1)?;
-        below_one("beta2", options.beta2)?;
-        let slots = flatten(groups, options.weight_decay)?
-            .into_iter()
-            .map(|parameter| Slot { parameter, step: 0, moments: None })
-            .collect();
-        Ok(Self { options, slots })
-    }
-
     /// `AdamW` over all parameters of `groups`: [`AdamOptions::adam_w`] with this learning rate and weight decay.
     ///
     /// # Errors
@@ -115,193 +88,222 @@ impl Adam {
     }
 }
 
-impl Slot {
-    fn step(&mut self, gradient: Tensor, options: &AdamOptions) -> Result<()> {
-        let var = &self.parameter.var;
-        let rate = options.learning_rate * self.parameter.factor;
-        let decay = self.parameter.weight_decay;
-        let gradient = if decay == 0.0 {
-            gradient
-        } else {
-            match options.decay {
-                Decay::L2 => (gradient + (var.as_detached_tensor() * decay)?)?,
-                Decay::Decoupled => {
-                    apply(&Scale(1.0 - rate * decay), var, &gradient, &gradient)?;
-                    gradient
-                }
+impl Settings for AdamOptions {
+    fn check(&self) -> Result<()> {
+        at_least_zero("learning_rate", self.learning_rate)?;
+        at_least_zero("epsilon", self.epsilon)?;
+        below_one("beta1", self.beta1)?;
+        below_one("beta2", self.beta2)?;
+        match self.update_limit {
+            Some(found) if !(found.is_finite() && found > 0.0) => {
+                Err(Error::Option { option: "update_limit", expected: "finite and above 0", found })
             }
-        };
-        let (mean, square) = match &mut self.moments {
-            Some(moments) => moments,
-            none => {
-                let zeros = || Var::zeros(var.shape(), var.dtype(), var.device());
-                none.insert((zeros()?, zeros()?))
-            }
-        };
-        self.step += 1;
-        apply(&Mean { keep: options.beta1 }, mean, &gradient, &gradient)?;
-        apply(&MeanSquare { keep: options.beta2 }, square, &gradient, &gradient)?;
-        let correction = |beta: f64| 1.0 - beta.powf(self.step as f64);
-        let (first, second) = (correction(options.beta1), correction(options.beta2).sqrt());
-        let step = match options.epsilon_place {
-            EpsilonPlace::Corrected => {
-                Step { size: rate / first, root_divisor: second, epsilon: options.epsilon }
-            }
-            EpsilonPlace::Uncorrected => {
-                Step { size: rate * second / first, root_divisor: 1.0, epsilon: options.epsilon }
-            }
-        };
-        apply(&step, var, mean, square)?;
-        Ok(())
+            _ => Ok(()),
+        }
     }
-}
 
-impl Optimizer for Adam {
-    fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        // All gradients are checked before the first parameter moves.
-        let mut ready = Vec::new();
-        for slot in &mut self.slots {
-            if let Some(gradient) = slot.parameter.gradient(gradients)? {
-                ready.push((slot, gradient));
-            }
-        }
-        for (slot, gradient) in ready {
-            slot.step(gradient, &self.options)?;
-        }
-        Ok(())
+    fn layout(&self) -> StateLayout {
+        let names: &[&str] =
+            if self.amsgrad { &["mean", "mean_square", "largest_square"] } else { &["mean", "mean_square"] };
+        StateLayout { kind: "adam", names, initial: 0.0 }
     }
 
     fn learning_rate(&self) -> f64 {
-        self.options.learning_rate
+        self.learning_rate
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.options.learning_rate = learning_rate;
+        self.learning_rate = learning_rate;
     }
 
-    fn parameters(&self) -> Vec<(&str, &Var)> {
-        self.slots.iter().map(|s| (s.parameter.name.as_str(), &s.parameter.var)).collect()
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
     }
 
-    fn state(&self) -> Result<OptimizerState> {
-        let mut state = OptimizerState {
-            kind: KIND.to_owned(),
-            learning_rate: self.options.learning_rate,
-            steps: BTreeMap::new(),
-            tensors: BTreeMap::new(),
+    fn step(&self, slot: &mut ReadySlot<'_>, change: GradientChange) -> candle_core::Result<()> {
+        let rate = slot.rate(self.learning_rate);
+        let (added, kept) = self.decay.split(slot.parameter.weight_decay, rate);
+        let correction = |beta: f64| 1.0 - beta.powf(slot.step as f64);
+        let (first, second) = (correction(self.beta1), correction(self.beta2).sqrt());
+        let (size, root_divisor) = match self.epsilon_place {
+            EpsilonPlace::Corrected => (rate / first, second),
+            EpsilonPlace::Uncorrected => (rate * second / first, 1.0),
         };
-        for slot in &self.slots {
-            let name = &slot.parameter.name;
-            state.steps.insert(name.clone(), slot.step);
-            if let Some((mean, square)) = &slot.moments {
-                state.tensors.insert(format!("{MEAN}/{name}"), mean.as_detached_tensor().copy()?);
-                state.tensors.insert(format!("{SQUARE}/{name}"), square.as_detached_tensor().copy()?);
+        let moments = Moments {
+            added,
+            kept,
+            mean_share: 1.0 - self.beta1,
+            beta2: self.beta2,
+            square_share: 1.0 - self.beta2,
+        };
+        let step = Step { size, root_divisor, epsilon: self.epsilon };
+        match (self.update_limit, self.amsgrad) {
+            (None, false) => slot.sweep::<2>(Whole { moments, step }, change)?,
+            (None, true) => slot.sweep::<3>(Whole { moments, step }, change)?,
+            // The step's length hangs on all elements: one sweep for the moments, one for the step.
+            (Some(limit), false) => {
+                let sum = slot.sweep::<2>(Measured { moments, step }, change)?;
+                slot.sweep::<2>(step.shortened(sum, slot, limit), change)?
             }
-        }
-        Ok(state)
-    }
-
-    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
-        let parameters: Vec<Parameter> = self.slots.iter().map(|s| s.parameter.clone()).collect();
-        state.check(KIND, &parameters, &[MEAN, SQUARE])?;
-        let moments = parameters
-            .iter()
-            .map(|p| Ok(state.slot(MEAN, p)?.zip(state.slot(SQUARE, p)?)))
-            .collect::<Result<Vec<_>>>()?;
-        for (slot, moments) in self.slots.iter_mut().zip(moments) {
-            slot.step = state.steps.get(&slot.parameter.name).copied().unwrap_or(0);
-            slot.moments = moments;
-        }
-        self.options.learning_rate = state.learning_rate;
+            (Some(limit), true) => {
+                let sum = slot.sweep::<3>(Measured { moments, step }, change)?;
+                slot.sweep::<3>(step.shortened(sum, slot, limit), change)?
+            }
+        };
         Ok(())
     }
 }
 
-struct Scale(f64);
+/// The moments after one more gradient.
+#[derive(Debug, Clone, Copy)]
+struct Moments {
+    /// Share of the parameter added to its gradient.
+    added: f64,
+    /// Share of the parameter that decay leaves.
+    kept: f64,
+    mean_share: f64,
+    beta2: f64,
+    square_share: f64,
+}
 
-impl Update for Scale {
-    const NAME: &'static str = "weight_decay";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], _: &[T], _: &[T]) {
-        let factor = T::from_f64(self.0);
-        for value in target {
-            *value *= factor;
-        }
-    }
-
-    fn on_tensors(&self, target: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Tensor> {
-        target * self.0
+impl Moments {
+    #[inline(always)]
+    fn next<N: Number>(
+        &self,
+        value: &N,
+        gradient: &N,
+        mean: &N,
+        square: &N,
+    ) -> std::result::Result<(N, N, N), N::Error> {
+        let gradient =
+            if self.added == 0.0 { gradient.clone() } else { gradient.plus(&value.scaled(self.added)?)? };
+        let mean = mean.towards(&gradient, self.mean_share)?;
+        let square =
+            square.scaled(self.beta2)?.plus(&gradient.scaled(self.square_share)?.times(&gradient)?)?;
+        Ok((value.scaled(self.kept)?, mean, square))
     }
 }
 
-struct Mean {
-    keep: f64,
-}
-
-impl Update for Mean {
-    const NAME: &'static str = "adam_mean";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], gradient: &[T], _: &[T]) {
-        let share = T::from_f64(1.0 - self.keep);
-        for (mean, &gradient) in target.iter_mut().zip(gradient) {
-            // `m + (1 - beta) (g - m)`: PyTorch's order of the rounding.
-            *mean += share * (gradient - *mean);
-        }
-    }
-
-    fn on_tensors(&self, target: &Tensor, gradient: &Tensor, _: &Tensor) -> candle_core::Result<Tensor> {
-        target + ((gradient - target)? * (1.0 - self.keep))?
-    }
-}
-
-struct MeanSquare {
-    keep: f64,
-}
-
-impl Update for MeanSquare {
-    const NAME: &'static str = "adam_mean_square";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], gradient: &[T], _: &[T]) {
-        let (keep, share) = (T::from_f64(self.keep), T::from_f64(1.0 - self.keep));
-        for (square, &gradient) in target.iter_mut().zip(gradient) {
-            *square = *square * keep + share * gradient * gradient;
-        }
-    }
-
-    fn on_tensors(&self, target: &Tensor, gradient: &Tensor, _: &Tensor) -> candle_core::Result<Tensor> {
-        (target * self.keep)? + ((gradient * (1.0 - self.keep))? * gradient)?
-    }
-}
-
+/// The step along the mean, divided by the root of `square`.
+#[derive(Debug, Clone, Copy)]
 struct Step {
     size: f64,
     root_divisor: f64,
     epsilon: f64,
 }
 
-impl Update for Step {
-    const NAME: &'static str = "adam_step";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], mean: &[T], square: &[T]) {
-        let (size, divisor, epsilon) =
-            (T::from_f64(self.size), T::from_f64(self.root_divisor), T::from_f64(self.epsilon));
-        for ((value, &mean), &square) in target.iter_mut().zip(mean).zip(square) {
-            *value -= size * mean / (square.root() / divisor + epsilon);
-        }
+impl Step {
+    #[inline(always)]
+    fn denominator<N: Number>(&self, square: &N) -> std::result::Result<N, N::Error> {
+        square.root()?.divided(self.root_divisor)?.shifted(self.epsilon)
     }
 
-    fn on_tensors(&self, target: &Tensor, mean: &Tensor, square: &Tensor) -> candle_core::Result<Tensor> {
-        let below = ((square.sqrt()? / self.root_divisor)? + self.epsilon)?;
-        target - ((mean * self.size)? / below)?
+    #[inline(always)]
+    fn from<N: Number>(&self, value: &N, mean: &N, square: &N) -> std::result::Result<N, N::Error> {
+        value.minus(&mean.scaled(self.size)?.over(&self.denominator(square)?)?)
+    }
+
+    /// For a sum of squares over the whole parameter, what the update may have as its root mean square.
+    fn shortened(self, sum: f64, slot: &ReadySlot<'_>, limit: f64) -> Self {
+        let elements = slot.parameter.var.elem_count().max(1) as f64;
+        Self { size: self.size / ((sum / elements).sqrt() / limit).max(1.0), ..self }
+    }
+}
+
+/// Moments and step in one sweep.
+#[derive(Debug, Clone, Copy)]
+struct Whole {
+    moments: Moments,
+    step: Step,
+}
+
+impl Rule<2> for Whole {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, [mean, square]: [N; 2]) -> Changed<N, 2> {
+        let (value, mean, square) = self.moments.next(&value, &gradient, &mean, &square)?;
+        Ok((self.step.from(&value, &mean, &square)?, [mean, square]))
+    }
+}
+
+impl Rule<3> for Whole {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, [mean, square, largest]: [N; 3]) -> Changed<N, 3> {
+        let (value, mean, square) = self.moments.next(&value, &gradient, &mean, &square)?;
+        let largest = largest.larger(&square)?;
+        Ok((self.step.from(&value, &mean, &largest)?, [mean, square, largest]))
+    }
+}
+
+/// The moments alone, and the square of `gradient / denominator`.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    moments: Moments,
+    step: Step,
+}
+
+impl Measured {
+    #[inline(always)]
+    fn ratio<N: Number>(&self, gradient: &N, square: &N) -> std::result::Result<Option<N>, N::Error> {
+        let ratio = gradient.over(&self.step.denominator(square)?)?;
+        Ok(Some(ratio.times(&ratio)?))
+    }
+}
+
+impl Rule<2> for Measured {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, [mean, square]: [N; 2]) -> Changed<N, 2> {
+        let (value, mean, square) = self.moments.next(&value, &gradient, &mean, &square)?;
+        Ok((value, [mean, square]))
+    }
+
+    #[inline(always)]
+    fn measure<N: Number>(
+        &self,
+        gradient: &N,
+        [_, square]: &[N; 2],
+    ) -> std::result::Result<Option<N>, N::Error> {
+        self.ratio(gradient, square)
+    }
+}
+
+impl Rule<3> for Measured {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, [mean, square, largest]: [N; 3]) -> Changed<N, 3> {
+        let (value, mean, square) = self.moments.next(&value, &gradient, &mean, &square)?;
+        let largest = largest.larger(&square)?;
+        Ok((value, [mean, square, largest]))
+    }
+
+    #[inline(always)]
+    fn measure<N: Number>(
+        &self,
+        gradient: &N,
+        [_, _, largest]: &[N; 3],
+    ) -> std::result::Result<Option<N>, N::Error> {
+        self.ratio(gradient, largest)
+    }
+}
+
+impl Rule<2> for Step {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, _: N, [mean, square]: [N; 2]) -> Changed<N, 2> {
+        Ok((self.from(&value, &mean, &square)?, [mean, square]))
+    }
+}
+
+impl Rule<3> for Step {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, _: N, [mean, square, largest]: [N; 3]) -> Changed<N, 3> {
+        Ok((self.from(&value, &mean, &largest)?, [mean, square, largest]))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Adam, AdamOptions, Decay, EpsilonPlace, Mean, MeanSquare, Scale, Step};
-    use crate::fused::tests::both_ways_agree;
-    use crate::{Error, Optimizer, OptimizerState, ParameterGroup};
+    use super::{Adam, AdamOptions, EpsilonPlace, Measured, Moments, Step, Whole};
+    use crate::sweep::tests::both_ways_agree;
+    use crate::{Decay, Error, Optimizer, OptimizerState, ParameterGroup};
     use candle_core::backprop::GradStore;
     use candle_core::{DType, Device, Tensor, Var};
 
@@ -371,10 +373,14 @@ mod tests {
 
     #[test]
     fn host_and_other_devices_agree() {
-        both_ways_agree(&Scale(0.99));
-        both_ways_agree(&Mean { keep: 0.9 });
-        both_ways_agree(&MeanSquare { keep: 0.999 });
-        both_ways_agree(&Step { size: 0.02, root_divisor: 0.3, epsilon: 1e-3 });
+        let moments = Moments { added: 0.02, kept: 0.99, mean_share: 0.1, beta2: 0.99, square_share: 0.01 };
+        let step = Step { size: 0.02, root_divisor: 0.3, epsilon: 1e-3 };
+        both_ways_agree::<2>(Whole { moments, step });
+        both_ways_agree::<3>(Whole { moments, step });
+        both_ways_agree::<2>(Measured { moments, step });
+        both_ways_agree::<3>(Measured { moments, step });
+        both_ways_agree::<2>(step);
+        both_ways_agree::<3>(step);
     }
 
     #[test]
@@ -444,6 +450,9 @@ mod tests {
         assert!(adam(AdamOptions { learning_rate: f64::NAN, ..AdamOptions::default() }).is_err());
         let twice = Adam::new(vec![group("a", &a), group("a", &a)], AdamOptions::default());
         assert!(matches!(twice.unwrap_err(), Error::Duplicate(_)));
+        let one = Adam::new(vec![group("a", &a), group("b", &a)], AdamOptions::default());
+        assert!(one.unwrap_err().to_string().contains("`a` and `b` are one parameter"));
+        assert!(adam(AdamOptions { update_limit: Some(0.0), ..AdamOptions::default() }).is_err());
 
         let mut one = adam(AdamOptions::default()).unwrap();
         one.step(&gradients(&a, &[1.0])).unwrap();

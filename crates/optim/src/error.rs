@@ -18,6 +18,14 @@ pub enum Error {
     /// Two parameters have one name, so that their states could not be told apart.
     #[error("two parameters are called `{0}`")]
     Duplicate(String),
+    /// One parameter was given twice, so that it would be stepped twice.
+    #[error("`{first}` and `{second}` are one parameter")]
+    Twice {
+        /// Its first name.
+        first: String,
+        /// Its second name.
+        second: String,
+    },
     /// A gradient does not fit its parameter.
     #[error("the gradient of `{name}` should be {expected}, but is {found}")]
     Gradient {

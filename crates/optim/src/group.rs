@@ -1,7 +1,9 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use candle_core::Var;
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 
+use crate::number::Number;
 use crate::{Error, Result};
 
 /// Parameters that share their settings.
@@ -22,8 +24,48 @@ impl ParameterGroup {
     }
 }
 
+/// What weight decay means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decay {
+    /// `weight_decay * parameter` is added to the gradient (`PyTorch`'s Adam, SGD and the like).
+    #[default]
+    L2,
+    /// The parameter shrinks by `learning_rate * weight_decay` before the step (`AdamW`, and all of Keras).
+    Decoupled,
+}
+
+impl Decay {
+    /// The share of the parameter that joins its gradient, and the share of it that is left before the step.
+    pub(crate) fn split(self, weight_decay: f64, rate: f64) -> (f64, f64) {
+        match self {
+            Self::L2 => (weight_decay, 1.0),
+            Self::Decoupled => (0.0, 1.0 - rate * weight_decay),
+        }
+    }
+}
+
+/// Where an epsilon beside a root is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RootEpsilon {
+    /// To the root (`PyTorch`).
+    #[default]
+    Outside,
+    /// Under the root (Keras).
+    Inside,
+}
+
+impl RootEpsilon {
+    #[inline(always)]
+    pub(crate) fn root<N: Number>(self, square: &N, epsilon: f64) -> std::result::Result<N, N::Error> {
+        match self {
+            Self::Outside => square.root()?.shifted(epsilon),
+            Self::Inside => square.shifted(epsilon)?.root(),
+        }
+    }
+}
+
 /// One parameter with its group's settings resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Parameter {
     pub(crate) name: String,
     pub(crate) var: Var,
@@ -32,15 +74,18 @@ pub(crate) struct Parameter {
 }
 
 pub(crate) fn flatten(groups: Vec<ParameterGroup>, weight_decay: f64) -> Result<Vec<Parameter>> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut vars) = (BTreeSet::new(), HashMap::new());
     let mut all = Vec::new();
     for group in groups {
         let decay = group.weight_decay.unwrap_or(weight_decay);
-        not_negative("weight_decay", decay)?;
-        not_negative("learning_rate_factor", group.learning_rate_factor)?;
+        at_least_zero("weight_decay", decay)?;
+        at_least_zero("learning_rate_factor", group.learning_rate_factor)?;
         for (name, var) in group.parameters {
             if !names.insert(name.clone()) {
                 return Err(Error::Duplicate(name));
+            }
+            if let Some(first) = vars.insert(var.id(), name.clone()) {
+                return Err(Error::Twice { first, second: name });
             }
             all.push(Parameter { name, var, factor: group.learning_rate_factor, weight_decay: decay });
         }
@@ -48,7 +93,7 @@ pub(crate) fn flatten(groups: Vec<ParameterGroup>, weight_decay: f64) -> Result<
     Ok(all)
 }
 
-pub(crate) fn not_negative(option: &'static str, found: f64) -> Result<()> {
+pub(crate) fn at_least_zero(option: &'static str, found: f64) -> Result<()> {
     if found.is_finite() && found >= 0.0 {
         Ok(())
     } else {
@@ -66,10 +111,7 @@ pub(crate) fn below_one(option: &'static str, found: f64) -> Result<()> {
 
 impl Parameter {
     /// The gradient, checked against the parameter, contiguous.
-    pub(crate) fn gradient(
-        &self,
-        gradients: &candle_core::backprop::GradStore,
-    ) -> Result<Option<candle_core::Tensor>> {
+    pub(crate) fn gradient(&self, gradients: &GradStore) -> Result<Option<Tensor>> {
         let Some(gradient) = gradients.get(&self.var) else { return Ok(None) };
         if gradient.dims() != self.var.dims() || gradient.dtype() != self.var.dtype() {
             return Err(Error::Gradient {

@@ -27,21 +27,35 @@
 //! # }
 //! ```
 
+#![allow(clippy::inline_always, reason = "vector instructions chosen at run time reach only what is inlined")]
+
+mod adadelta;
+mod adagrad;
 mod adam;
 mod clipping;
+mod descent;
 mod error;
-mod fused;
 mod group;
+mod number;
+mod plateau;
+mod rms_prop;
 mod schedule;
 mod sgd;
+mod slots;
 mod state;
+mod sweep;
 
-pub use adam::{Adam, AdamOptions, Decay, EpsilonPlace};
-pub use clipping::{clip_grad_norm, gradient_norm};
+pub use adadelta::{Adadelta, AdadeltaOptions};
+pub use adagrad::{Adagrad, AdagradOptions};
+pub use adam::{Adam, AdamOptions, EpsilonPlace};
+pub use clipping::{GradientChange, clip_grad_norm, gradient_norm};
+pub use descent::Descent;
 pub use error::{Error, Result};
-pub use group::ParameterGroup;
-pub use schedule::Schedule;
-pub use sgd::{Sgd, SgdOptions};
+pub use group::{Decay, ParameterGroup, RootEpsilon};
+pub use plateau::{Better, Plateau, PlateauOptions, Threshold};
+pub use rms_prop::{RmsProp, RmsPropOptions};
+pub use schedule::{Ramp, Schedule};
+pub use sgd::{Momentum, Sgd, SgdOptions};
 pub use state::OptimizerState;
 
 use candle_core::Var;
@@ -56,7 +70,28 @@ pub trait Optimizer: Send {
     /// # Errors
     ///
     /// If a gradient has another shape, type or device than its parameter.
-    fn step(&mut self, gradients: &GradStore) -> Result<()>;
+    fn step(&mut self, gradients: &GradStore) -> Result<()> {
+        self.step_with(gradients, GradientChange::default())
+    }
+
+    /// The same along gradients changed on the way, in the same pass over memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Optimizer::step`], and if the change has a limit below 0 or is not a number.
+    fn step_with(&mut self, gradients: &GradStore, change: GradientChange) -> Result<()>;
+
+    /// The same along gradients whose norm over all parameters is brought to at most `max_norm`; returns the norm
+    /// before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Optimizer::step`], and if the norm is NaN or infinite; no parameter has moved then.
+    fn step_clipped(&mut self, gradients: &GradStore, max_norm: f64) -> Result<f64> {
+        let norm = gradient_norm(gradients, self.parameters().into_iter().map(|(_, var)| var))?;
+        self.step_with(gradients, GradientChange::to_norm(norm, max_norm)?)?;
+        Ok(norm)
+    }
 
     /// The learning rate of a group with factor 1.
     fn learning_rate(&self) -> f64;

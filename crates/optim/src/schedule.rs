@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// The base rate.
     Constant,
-    /// Half a cosine from the base rate at 0 down to `floor` at `length`, and there for good. (Loshchilov and Hutter
-    /// 2016, arXiv 1608.03983.)
+    /// Half a cosine from the base rate at 0 down to `floor` at `length` (Loshchilov and Hutter 2016,
+    /// arXiv 1608.03983), and there for good; `PyTorch`'s `CosineAnnealingLR` would climb up again.
     Cosine {
         /// Where the floor is reached.
         length: u64,
@@ -30,13 +30,39 @@ pub enum Schedule {
         /// What it is multiplied by then.
         factor: f64,
     },
-    /// A straight line from `from` at 0 to what `then` gives at `length`; afterwards `then`, whose counter runs
-    /// from the start.
+    /// Times `factor` after each.
+    Exponential {
+        /// What the rate is multiplied by.
+        factor: f64,
+    },
+    /// A straight line from `from` times the base rate at 0 to `to` times the base rate at `length`, and there for
+    /// good.
+    Linear {
+        /// Where the second rate is reached.
+        length: u64,
+        /// The first rate, relative to the base rate.
+        from: f64,
+        /// The last rate, relative to the base rate.
+        to: f64,
+    },
+    /// Up from `from` at 0 to what `then` gives at `length`; afterwards `then`, whose counter runs from the start.
     Warmup {
         /// When the warm-up is over; 0 for none.
         length: u64,
         /// The first rate, absolute.
         from: f64,
+        /// The way up.
+        #[serde(default)]
+        ramp: Ramp,
+        /// What follows.
+        then: Box<Schedule>,
+    },
+    /// `first` before `length`; from then on `then`, whose counter starts from 0 there.
+    Sequence {
+        /// How long the first schedule goes on.
+        length: u64,
+        /// What goes on before.
+        first: Box<Schedule>,
         /// What follows.
         then: Box<Schedule>,
     },
@@ -51,6 +77,28 @@ pub enum Schedule {
         /// How long it falls.
         decay: u64,
     },
+}
+
+/// The way from a first rate up to a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ramp {
+    /// A straight line.
+    #[default]
+    Linear,
+    /// Half a cosine, level at both ends.
+    Cosine,
+}
+
+impl Ramp {
+    /// The share of the way gone at the share `t` of the time.
+    fn at(self, t: f64) -> f64 {
+        match self {
+            Self::Linear => t,
+            Self::Cosine => (1.0 - (std::f64::consts::PI * t).cos()) / 2.0,
+        }
+    }
 }
 
 impl Schedule {
@@ -69,11 +117,24 @@ impl Schedule {
             Self::MultiStep { milestones, factor } => {
                 base * factor.powf(milestones.iter().filter(|m| **m <= t).count() as f64)
             }
-            Self::Warmup { length, from, then } => {
+            Self::Exponential { factor } => base * factor.powf(t as f64),
+            Self::Linear { length, from, to } => {
+                let share = t.min(*length) as f64 / (*length).max(1) as f64;
+                let share = if *length == 0 { 1.0 } else { share };
+                base * (from + (to - from) * share)
+            }
+            Self::Warmup { length, from, ramp, then } => {
                 if t >= *length {
                     return then.at(base, t);
                 }
-                from + t as f64 / *length as f64 * (then.at(base, *length) - from)
+                from + ramp.at(t as f64 / *length as f64) * (then.at(base, *length) - from)
+            }
+            Self::Sequence { length, first, then } => {
+                if t < *length {
+                    first.at(base, t)
+                } else {
+                    then.at(base, t - length)
+                }
             }
             Self::LinearDecay { offset, constant, decay } => {
                 let over = (t + 1 + offset).saturating_sub(*constant) as f64;
@@ -85,7 +146,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use super::Schedule;
+    #![allow(clippy::unwrap_used)]
+    use super::{Ramp, Schedule};
 
     fn near(found: f64, wanted: f64) {
         assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
@@ -121,15 +183,51 @@ mod tests {
 
     #[test]
     fn warm_up_meets_what_follows() {
-        let warm = Schedule::Warmup { length: 1000, from: 1e-5, then: Box::new(Schedule::Constant) };
+        let warm = Schedule::Warmup {
+            length: 1000,
+            from: 1e-5,
+            ramp: Ramp::Linear,
+            then: Box::new(Schedule::Constant),
+        };
         near(warm.at(1e-3, 0), 1e-5);
         near(warm.at(1e-3, 500), 1e-5 + 0.5 * (1e-3 - 1e-5));
         near(warm.at(1e-3, 1000), 1e-3);
         let then = Box::new(Schedule::Step { every: 10, factor: 0.5 });
-        let warm = Schedule::Warmup { length: 10, from: 0.0, then };
+        let warm = Schedule::Warmup { length: 10, from: 0.0, ramp: Ramp::Linear, then: then.clone() };
         near(warm.at(1.0, 5), 0.25);
         near(warm.at(1.0, 10), 0.5);
-        near(Schedule::Warmup { length: 0, from: 0.7, then: Box::new(Schedule::Constant) }.at(1.0, 0), 1.0);
+        let warm = Schedule::Warmup { length: 10, from: 0.0, ramp: Ramp::Cosine, then };
+        near(warm.at(1.0, 0), 0.0);
+        near(warm.at(1.0, 5), 0.25);
+        near(warm.at(1.0, 2), 0.25 * (1.0 - (0.2 * std::f64::consts::PI).cos()));
+        near(warm.at(1.0, 10), 0.5);
+        let none =
+            Schedule::Warmup { length: 0, from: 0.7, ramp: Ramp::Linear, then: Box::new(Schedule::Constant) };
+        near(none.at(1.0, 0), 1.0);
+    }
+
+    #[test]
+    fn a_sequence_starts_the_second_anew() {
+        let sequence = Schedule::Sequence {
+            length: 4,
+            first: Box::new(Schedule::Linear { length: 4, from: 0.5, to: 1.0 }),
+            then: Box::new(Schedule::Exponential { factor: 0.5 }),
+        };
+        for (t, wanted) in [(0, 1.0), (2, 1.5), (4, 2.0), (5, 1.0), (7, 0.25)] {
+            near(sequence.at(2.0, t), wanted);
+        }
+        let line = Schedule::Linear { length: 4, from: 0.5, to: 1.0 };
+        near(line.at(1.0, 9), 1.0);
+        near(Schedule::Linear { length: 0, from: 0.5, to: 0.8 }.at(1.0, 0), 0.8);
+    }
+
+    #[test]
+    fn a_schedule_is_written_and_read() {
+        let text = r#"{"warmup":{"length":3,"from":0.0,"then":{"cosine":{"length":9,"floor":0.1}}}}"#;
+        let read: Schedule = serde_json::from_str(text).unwrap();
+        let again: Schedule = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(read, again);
+        assert!(serde_json::from_str::<Schedule>(r#"{"step":{"every":1,"factor":1,"x":1}}"#).is_err());
     }
 
     #[test]

@@ -1,200 +1,170 @@
-use std::collections::BTreeMap;
+use crate::descent::{Descent, Settings};
+use crate::group::{Decay, at_least_zero};
+use crate::number::Number;
+use crate::slots::{ReadySlot, StateLayout};
+use crate::sweep::{Changed, Rule};
+use crate::{Error, GradientChange, Result};
 
-use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+/// What momentum keeps from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Momentum {
+    /// A direction, which is multiplied by the learning rate of each step (`PyTorch`).
+    #[default]
+    Direction,
+    /// The step itself, the learning rate of its time in it (Keras).
+    Step,
+}
 
-use crate::fused::{Real, Update, apply};
-use crate::group::{Parameter, flatten, not_negative};
-use crate::{Optimizer, OptimizerState, ParameterGroup, Result};
-
-/// The settings of [`Sgd`].
+/// The settings of [`Sgd`]; the default is `PyTorch`'s.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdOptions {
     /// The learning rate of a group with factor 1; 1e-3.
     pub learning_rate: f64,
-    /// How much of the last step's direction is kept; 0.
+    /// How much of the last direction is kept; 0.
     pub momentum: f64,
+    /// What is kept.
+    pub momentum_of: Momentum,
     /// How much less than the whole gradient joins the direction, from the second step on; 0.
     pub dampening: f64,
-    /// Look ahead along the direction (Nesterov).
+    /// Look ahead along the direction (Nesterov); with momentum and without dampening only.
     pub nesterov: bool,
-    /// `weight_decay * parameter` is added to the gradient, for groups without their own; 0.
+    /// The weight decay of groups without their own; 0.
     pub weight_decay: f64,
+    /// What weight decay means.
+    pub decay: Decay,
 }
 
 impl Default for SgdOptions {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
-    }
-}
-
-/// Gradient descent with momentum, in `PyTorch`'s arithmetic.
-#[derive(Debug)]
-pub struct Sgd {
-    options: SgdOptions,
-    slots: Vec<Slot>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    parameter: Parameter,
-    step: u64,
-    direction: Option<Var>,
-}
-
-const KIND: &str = "sgd";
-const DIRECTION: &str = "direction";
-
-impl Sgd {
-    /// Gradient descent over all parameters of `groups`.
-    ///
-    /// # Errors
-    ///
-    /// If an option is negative or not finite, or two parameters have one name.
-    pub fn new(groups: Vec<ParameterGroup>, options: SgdOptions) -> Result<Self> {
-        not_negative("learning_rate", options.learning_rate)?;
-        not_negative("momentum", options.momentum)?;
-        not_negative("dampening", options.dampening)?;
-        let slots = flatten(groups, options.weight_decay)?
-            .into_iter()
-            .map(|parameter| Slot { parameter, step: 0, direction: None })
-            .collect();
-        Ok(Self { options, slots })
-    }
-}
-
-impl Slot {
-    fn step(&mut self, gradient: Tensor, options: &SgdOptions) -> Result<()> {
-        let var = &self.parameter.var;
-        let decay = self.parameter.weight_decay;
-        let gradient =
-            if decay == 0.0 { gradient } else { (gradient + (var.as_detached_tensor() * decay)?)? };
-        let rate = options.learning_rate * self.parameter.factor;
-        self.step += 1;
-        if options.momentum == 0.0 {
-            apply(&Add { factor: -rate }, var, &gradient, &gradient)?;
-            return Ok(());
+        Self {
+            learning_rate: 1e-3,
+            momentum: 0.0,
+            momentum_of: Momentum::Direction,
+            dampening: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            decay: Decay::L2,
         }
-        let direction = match &mut self.direction {
-            Some(direction) => {
-                let update = Direction { keep: options.momentum, share: 1.0 - options.dampening };
-                apply(&update, direction, &gradient, &gradient)?;
-                direction
-            }
-            // A copy: the gradient's memory may be shared with the graph.
-            none => none.insert(Var::from_tensor(&gradient.copy()?)?),
-        };
-        if options.nesterov {
-            apply(&Add { factor: -rate }, var, &gradient, &gradient)?;
-            apply(&Add { factor: -rate * options.momentum }, var, direction, &gradient)?;
-        } else {
-            apply(&Add { factor: -rate }, var, direction, &gradient)?;
+    }
+}
+
+/// Gradient descent with momentum, in `PyTorch`'s arithmetic; Keras' by an option.
+pub type Sgd = Descent<SgdOptions>;
+
+impl Settings for SgdOptions {
+    fn check(&self) -> Result<()> {
+        at_least_zero("learning_rate", self.learning_rate)?;
+        at_least_zero("momentum", self.momentum)?;
+        at_least_zero("dampening", self.dampening)?;
+        if self.nesterov && self.momentum == 0.0 {
+            return Err(Error::Option {
+                option: "momentum",
+                expected: "above 0 for Nesterov",
+                found: self.momentum,
+            });
+        }
+        if self.nesterov && self.dampening != 0.0 {
+            return Err(Error::Option {
+                option: "dampening",
+                expected: "0 for Nesterov",
+                found: self.dampening,
+            });
         }
         Ok(())
     }
-}
 
-impl Optimizer for Sgd {
-    fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        let mut ready = Vec::new();
-        for slot in &mut self.slots {
-            if let Some(gradient) = slot.parameter.gradient(gradients)? {
-                ready.push((slot, gradient));
-            }
-        }
-        for (slot, gradient) in ready {
-            slot.step(gradient, &self.options)?;
-        }
-        Ok(())
+    fn layout(&self) -> StateLayout {
+        let names: &[&str] = if self.momentum == 0.0 { &[] } else { &["direction"] };
+        StateLayout { kind: "sgd", names, initial: 0.0 }
     }
 
     fn learning_rate(&self) -> f64 {
-        self.options.learning_rate
+        self.learning_rate
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.options.learning_rate = learning_rate;
+        self.learning_rate = learning_rate;
     }
 
-    fn parameters(&self) -> Vec<(&str, &Var)> {
-        self.slots.iter().map(|s| (s.parameter.name.as_str(), &s.parameter.var)).collect()
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
     }
 
-    fn state(&self) -> Result<OptimizerState> {
-        let mut state = OptimizerState {
-            kind: KIND.to_owned(),
-            learning_rate: self.options.learning_rate,
-            steps: BTreeMap::new(),
-            tensors: BTreeMap::new(),
+    fn step(&self, slot: &mut ReadySlot<'_>, change: GradientChange) -> candle_core::Result<()> {
+        let rate = slot.rate(self.learning_rate);
+        let (added, kept) = self.decay.split(slot.parameter.weight_decay, rate);
+        let (size, share) = match self.momentum_of {
+            Momentum::Direction => (rate, 1.0),
+            Momentum::Step => (1.0, rate),
         };
-        for slot in &self.slots {
-            let name = &slot.parameter.name;
-            state.steps.insert(name.clone(), slot.step);
-            if let Some(direction) = &slot.direction {
-                state.tensors.insert(format!("{DIRECTION}/{name}"), direction.as_detached_tensor().copy()?);
-            }
+        // The first direction is the whole gradient, dampened or not.
+        let dampening = if slot.step == 1 { 0.0 } else { self.dampening };
+        let rule = Descend {
+            added,
+            kept,
+            size,
+            momentum: self.momentum,
+            share: share * (1.0 - dampening),
+            ahead: self.nesterov.then_some(share),
+        };
+        if self.momentum == 0.0 {
+            slot.sweep::<0>(Descend { size: rate, ..rule }, change)?;
+        } else {
+            slot.sweep::<1>(rule, change)?;
         }
-        Ok(state)
-    }
-
-    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
-        let parameters: Vec<Parameter> = self.slots.iter().map(|s| s.parameter.clone()).collect();
-        let slots: &[&str] = if self.options.momentum == 0.0 { &[] } else { &[DIRECTION] };
-        state.check(KIND, &parameters, slots)?;
-        let directions = parameters.iter().map(|p| state.slot(DIRECTION, p)).collect::<Result<Vec<_>>>()?;
-        for (slot, direction) in self.slots.iter_mut().zip(directions) {
-            slot.step = state.steps.get(&slot.parameter.name).copied().unwrap_or(0);
-            slot.direction = direction;
-        }
-        self.options.learning_rate = state.learning_rate;
         Ok(())
     }
 }
 
-struct Direction {
-    keep: f64,
+#[derive(Debug, Clone, Copy)]
+struct Descend {
+    /// Share of the parameter added to its gradient.
+    added: f64,
+    /// Share of the parameter that decay leaves.
+    kept: f64,
+    size: f64,
+    momentum: f64,
+    /// Share of the gradient that joins the direction.
     share: f64,
+    /// With Nesterov, the share of the gradient beside the direction that is still to come.
+    ahead: Option<f64>,
 }
 
-impl Update for Direction {
-    const NAME: &'static str = "sgd_direction";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], gradient: &[T], _: &[T]) {
-        let (keep, share) = (T::from_f64(self.keep), T::from_f64(self.share));
-        for (direction, &gradient) in target.iter_mut().zip(gradient) {
-            *direction = *direction * keep + share * gradient;
-        }
-    }
-
-    fn on_tensors(&self, target: &Tensor, gradient: &Tensor, _: &Tensor) -> candle_core::Result<Tensor> {
-        (target * self.keep)? + (gradient * self.share)?
+impl Descend {
+    #[inline(always)]
+    fn decayed<N: Number>(&self, value: &N, gradient: &N) -> std::result::Result<(N, N), N::Error> {
+        let gradient =
+            if self.added == 0.0 { gradient.clone() } else { gradient.plus(&value.scaled(self.added)?)? };
+        Ok((value.scaled(self.kept)?, gradient))
     }
 }
 
-struct Add {
-    factor: f64,
+impl Rule<0> for Descend {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, _: [N; 0]) -> Changed<N, 0> {
+        let (value, gradient) = self.decayed(&value, &gradient)?;
+        Ok((value.minus(&gradient.scaled(self.size)?)?, []))
+    }
 }
 
-impl Update for Add {
-    const NAME: &'static str = "sgd_step";
-
-    fn on_slices<T: Real>(&self, target: &mut [T], by: &[T], _: &[T]) {
-        let factor = T::from_f64(self.factor);
-        for (value, &by) in target.iter_mut().zip(by) {
-            *value += factor * by;
-        }
-    }
-
-    fn on_tensors(&self, target: &Tensor, by: &Tensor, _: &Tensor) -> candle_core::Result<Tensor> {
-        target + (by * self.factor)?
+impl Rule<1> for Descend {
+    #[inline(always)]
+    fn change<N: Number>(&self, value: N, gradient: N, [direction]: [N; 1]) -> Changed<N, 1> {
+        let (value, gradient) = self.decayed(&value, &gradient)?;
+        let direction = direction.scaled(self.momentum)?.plus(&gradient.scaled(self.share)?)?;
+        let along = match self.ahead {
+            Some(share) => gradient.scaled(share)?.plus(&direction.scaled(self.momentum)?)?,
+            None => direction.clone(),
+        };
+        Ok((value.minus(&along.scaled(self.size)?)?, [direction]))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Add, Direction, Sgd, SgdOptions};
-    use crate::fused::tests::both_ways_agree;
+    use super::{Descend, Sgd, SgdOptions};
+    use crate::sweep::tests::both_ways_agree;
     use crate::{Optimizer, OptimizerState, ParameterGroup};
     use candle_core::{Device, Var};
 
@@ -238,8 +208,24 @@ mod tests {
 
     #[test]
     fn host_and_other_devices_agree() {
-        both_ways_agree(&Direction { keep: 0.9, share: 0.7 });
-        both_ways_agree(&Add { factor: -0.1 });
+        let rule = Descend { added: 0.1, kept: 0.9, size: 0.3, momentum: 0.8, share: 0.7, ahead: None };
+        both_ways_agree::<0>(rule);
+        both_ways_agree::<1>(rule);
+        both_ways_agree::<1>(Descend { ahead: Some(1.0), ..rule });
+    }
+
+    #[test]
+    fn nesterov_needs_momentum_and_no_dampening() {
+        let var = Var::new(&[1_f32], &Device::Cpu).unwrap();
+        let nesterov = SgdOptions { nesterov: true, ..SgdOptions::default() };
+        for (options, field) in [
+            (nesterov, "momentum"),
+            (SgdOptions { momentum: 0.9, dampening: 0.1, ..nesterov }, "dampening"),
+            (SgdOptions { learning_rate: -1.0, ..SgdOptions::default() }, "learning_rate"),
+        ] {
+            let group = ParameterGroup::new([("p".to_owned(), var.clone())]);
+            assert!(Sgd::new(vec![group], options).unwrap_err().to_string().contains(field));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
 use crate::group::Parameter;
 use crate::{Error, Result};
@@ -71,7 +71,7 @@ impl OptimizerState {
     }
 
     /// Refuses the state of another kind of optimiser, or of other parameters.
-    pub(crate) fn check(&self, kind: &str, parameters: &[Parameter], slots: &[&str]) -> Result<()> {
+    pub(crate) fn check(&self, kind: &str, parameters: &[&Parameter], slots: &[&str]) -> Result<()> {
         if self.kind != kind {
             return Err(Error::State(format!("it is of `{}`, but this is `{kind}`", self.kind)));
         }
@@ -107,13 +107,5 @@ impl OptimizerState {
             return Err(Error::State(format!("`{name}` is no parameter of this optimiser")));
         }
         Ok(())
-    }
-
-    /// The tensor of `slot` of `parameter` as a value of its own, on the parameter's device.
-    pub(crate) fn slot(&self, slot: &str, parameter: &Parameter) -> Result<Option<Var>> {
-        self.tensors
-            .get(&format!("{slot}/{}", parameter.name))
-            .map(|t| Ok(Var::from_tensor(&t.detach().to_device(parameter.var.device())?)?))
-            .transpose()
     }
 }
