@@ -184,24 +184,17 @@ impl Block {
         context: &mut BlockContext<'_>,
     ) -> Result<(Tensor, Option<Tensor>), Error> {
         let normed = self.norm1.forward(tokens)?;
-        let qkv = self.qkv.forward(&normed)?;
+        let mut qkv = self.qkv.forward(&normed)?;
         drop(normed);
         let mut options = AttentionOptions {
             weights: context.weights,
             dropout: context.dropout.as_mut().map(|dropout| dropout.at(Place::Attention)),
             ..AttentionOptions::new(self.config.heads)
         };
-        let attended = match context.rope {
-            None => vit_ops::attention(&qkv, &mut options)?,
-            Some(rope) => {
-                let (batch, count, _) = qkv.dims3()?;
-                let width = self.config.dim / self.config.heads;
-                let split = qkv.reshape((batch, count, 3, self.config.heads, width))?;
-                let part = |i: usize| split.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
-                let (query, key) = (rope.apply(&part(0)?)?, rope.apply(&part(1)?)?);
-                vit_ops::attention_qkv(&query, &key, &part(2)?, &mut options)?
-            }
-        };
+        if let Some(rope) = context.rope {
+            qkv = rope.apply_packed(&qkv, self.config.heads)?;
+        }
+        let attended = vit_ops::attention(&qkv, &mut options)?;
         drop(qkv);
         let tokens = residual(
             tokens,
@@ -227,17 +220,11 @@ impl Block {
             Activation::GeluErf => Gelu::Erf,
             Activation::QuickGelu => Gelu::Quick,
             Activation::Swiglu => {
-                let both = self.fc1.forward(normed)?;
-                let half = self.config.mlp_hidden;
-                let gate = vit_ops::silu(&both.narrow(2, 0, half)?)?;
-                return Ok((gate * both.narrow(2, half, half)?)?);
+                let both = self.fc1.forward_without_bias(normed)?;
+                return Ok(vit_ops::swiglu(&both, self.fc1.bias())?);
             }
         };
-        let product = self.fc1.forward_without_bias(normed)?;
-        Ok(match self.fc1.bias() {
-            Some(bias) => vit_ops::bias_gelu(&product, bias, form)?,
-            None => vit_ops::gelu(&product, form)?,
-        })
+        Ok(self.fc1.forward_gelu(normed, form)?)
     }
 
     /// The tensors under this crate's names (timm's, queries, keys and values fused, gates packed), contiguous, in
@@ -307,10 +294,7 @@ fn residual(
     dropout: Option<Dropout<'_>>,
 ) -> Result<Tensor, Error> {
     Ok(match dropout {
-        None => {
-            let product = layer.forward_without_bias(branch)?;
-            vit_ops::add_residual(x, &product, layer.bias(), scale)?
-        }
+        None => layer.forward_residual(branch, x, scale)?,
         Some(mut dropout) => {
             let dropped = dropout.apply(&layer.forward(branch)?)?;
             vit_ops::add_residual(x, &dropped, None, scale)?

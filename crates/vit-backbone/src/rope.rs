@@ -65,6 +65,14 @@ impl Rope {
         Ok((x.broadcast_mul(&self.cos)? + turned.broadcast_mul(&self.sin)?)?)
     }
 
+    /// The queries and keys of a packed tensor `(B, N, 3 * heads * d)` turned; its values stay as they are.
+    ///
+    /// # Errors
+    /// If `qkv` has another number of tokens or channels.
+    pub fn apply_packed(&self, qkv: &Tensor, heads: usize) -> Result<Tensor, Error> {
+        Ok(vit_ops::rotate_packed(qkv, heads, &self.cos, &self.sin)?)
+    }
+
     /// Sines, then cosines of the patches, `(patches, 2d)`, as timm keeps them.
     ///
     /// # Errors
@@ -92,6 +100,24 @@ mod tests {
             let length = |v: &[f32]| v.iter().map(|v| v * v).sum::<f32>();
             assert!((length(before) / length(&after) - 1.0).abs() < 1e-5 || i == 0);
             assert_eq!(i % 11 < 5, *before == after, "token {i}");
+        }
+    }
+
+    #[test]
+    fn packed_queries_and_keys_turn_alike() {
+        let rope = Rope::new((3, 2), 1, 8, 100.0, &Device::Cpu).unwrap();
+        let packed = Tensor::arange(0.0_f32, 2.0 * 7.0 * 48.0, &Device::Cpu).unwrap();
+        let packed = (packed.reshape((2, 7, 48)).unwrap() * 0.01).unwrap();
+        let part = |t: &Tensor, i: usize| {
+            let t = t.reshape((2, 7, 3, 2, 8)).unwrap().narrow(2, i, 1).unwrap().squeeze(2).unwrap();
+            t.transpose(1, 2).unwrap()
+        };
+        let turned = rope.apply_packed(&packed, 2).unwrap();
+        for i in 0..3 {
+            let before = part(&packed, i);
+            let wanted = if i < 2 { rope.apply(&before).unwrap() } else { before };
+            let off = (part(&turned, i) - wanted).unwrap().abs().unwrap();
+            assert!(off.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5, "part {i}");
         }
     }
 

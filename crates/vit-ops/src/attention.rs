@@ -1,6 +1,14 @@
+mod blockwise;
+mod gradient;
+mod sets;
+
 use candle_core::{DType, Tensor};
 
+use crate::rows::has_kernels;
 use crate::{Dropout, Error, Result, softmax};
+use blockwise::Blockwise;
+pub(crate) use sets::Kept;
+use sets::{Mask, four_axes};
 
 /// Which attention probabilities to return beside the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +58,8 @@ pub struct Attention {
 
 /// Multi-head attention from one packed tensor `(B, N, 3 H d)`: queries, keys, values, each of H heads of d channels.
 ///
-/// (Vaswani et al. 2017, arXiv 1706.03762.)
+/// On the host, the N x N probabilities of a head exist in blocks of query rows only, forward as backward, unless all
+/// of them are asked for. (Vaswani et al. 2017, arXiv 1706.03762; block by block: Dao et al. 2022, arXiv 2205.14135.)
 ///
 /// # Errors
 ///
@@ -64,12 +73,16 @@ pub fn attention(qkv: &Tensor, options: &mut AttentionOptions<'_>) -> Result<Att
             return Err(Error::shape("attention", "qkv", expected, qkv.shape()));
         }
     };
-    let split = qkv.reshape((batch, tokens, 3, heads, packed / (3 * heads)))?;
-    let part = |i: usize| split.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
-    attention_qkv(&part(0)?, &part(1)?, &part(2)?, options)
+    let sizes = Sizes { batch, tokens, heads, width: packed / (3 * heads) };
+    if has_kernels(qkv) && options.bias.is_none_or(|bias| bias.dtype() == qkv.dtype()) {
+        return in_blocks(qkv, sizes, options);
+    }
+    let parts = parts(qkv, sizes)?;
+    composed(&parts, sizes, options)
 }
 
-/// Multi-head attention from separate queries, keys and values `(B, H, N, d)`, for instance after rotary positions.
+/// Multi-head attention from separate queries, keys and values `(B, H, N, d)`. Where there is a choice, packed ones
+/// ([`attention`]) save a copy.
 ///
 /// # Errors
 ///
@@ -93,68 +106,115 @@ pub fn attention_qkv(
             return Err(Error::shape("attention_qkv", argument, expected, tensor.shape()));
         }
     }
-    let full = (batch, heads, tokens, tokens);
-    let broadcast = |t: Option<&Tensor>| t.map(|t| t.broadcast_as(full)).transpose();
-    let bias = broadcast(options.bias)?;
-    let mask = broadcast(options.mask)?;
-    let scale = options.scale.unwrap_or_else(|| 1.0 / (width as f64).sqrt());
-
-    let tracked = q.track_op() || k.track_op() || v.track_op() || bias.as_ref().is_some_and(Tensor::track_op);
-    // Without a graph the probabilities are needed for a moment only: a few images at a time bound them. A drawn
-    // dropout mask would come in another order, so that case goes in one piece.
-    let per_image = (heads * tokens * tokens).max(1);
-    let images = if tracked || options.dropout.is_some() || options.weights == AttentionWeights::Full {
-        batch
-    } else {
-        (CHUNK / per_image).clamp(1, batch.max(1))
-    };
-    let mut contexts = Vec::new();
-    let mut weights = Vec::new();
-    let mut start = 0;
-    while start < batch {
-        let length = images.min(batch - start);
-        let of = |t: &Tensor| t.narrow(0, start, length);
-        let logits = (of(q)? * scale)?.matmul(&of(k)?.contiguous()?.t()?)?;
-        let logits = match &bias {
-            Some(bias) => (logits + of(bias)?)?,
-            None => logits,
-        };
-        let logits = match &mask {
-            Some(mask) => {
-                let allowed = of(mask)?.ne(&of(mask)?.zeros_like()?)?;
-                let lowest = Tensor::full(lowest(logits.dtype()), (), logits.device())?
-                    .to_dtype(logits.dtype())?
-                    .broadcast_as(logits.shape())?;
-                allowed.where_cond(&logits, &lowest)?
-            }
-            None => logits,
-        };
-        let probabilities = softmax(&logits)?;
-        match options.weights {
-            AttentionWeights::None => {}
-            AttentionWeights::ClassRow => weights.push(probabilities.narrow(2, 0, 1)?.squeeze(2)?),
-            AttentionWeights::Full => weights.push(probabilities.clone()),
-        }
-        let dropped = match &mut options.dropout {
-            Some(dropout) => dropout.apply(&probabilities)?,
-            None => probabilities,
-        };
-        let context = dropped.matmul(&of(v)?.contiguous()?)?;
-        contexts.push(context.transpose(1, 2)?.reshape((length, tokens, heads * width))?);
-        start += length;
+    if has_kernels(q) {
+        let parts = [q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?];
+        return attention(&Tensor::stack(&parts, 2)?.reshape((batch, tokens, 3 * heads * width))?, options);
     }
-    if batch == 0 {
-        return Err(Error::shape("attention", "q", "at least one image", q.shape()));
-    }
-    let weights = match options.weights {
-        AttentionWeights::None => None,
-        _ => Some(Tensor::cat(&weights, 0)?),
-    };
-    Ok(Attention { context: Tensor::cat(&contexts, 0)?, weights })
+    composed(&[q.clone(), k.clone(), v.clone()], Sizes { batch, tokens, heads, width }, options)
 }
 
-/// Probabilities held at once in inference: 16 MiB of f32, about what stays in a shared cache.
-const CHUNK: usize = 4 << 20;
+/// What a packed tensor holds.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    /// Of a head.
+    width: usize,
+}
+
+impl Sizes {
+    fn of_weights(self) -> (usize, usize, usize, usize) {
+        (self.batch, self.heads, self.tokens, self.tokens)
+    }
+
+    fn scale(self, options: &AttentionOptions<'_>) -> f64 {
+        options.scale.unwrap_or_else(|| 1.0 / (self.width as f64).sqrt())
+    }
+}
+
+/// Queries, keys and values `(B, H, N, d)`, views.
+fn parts(qkv: &Tensor, sizes: Sizes) -> Result<[Tensor; 3]> {
+    let Sizes { batch, tokens, heads, width } = sizes;
+    let split = qkv.reshape((batch, tokens, 3, heads, width))?;
+    let part = |i: usize| split.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
+    Ok([part(0)?, part(1)?, part(2)?])
+}
+
+/// With the kernels of the host.
+fn in_blocks(qkv: &Tensor, sizes: Sizes, options: &mut AttentionOptions<'_>) -> Result<Attention> {
+    let full = sizes.of_weights();
+    // The weights apart: they are seldom asked for, and then mostly one row of them.
+    let weights = match options.weights {
+        AttentionWeights::None => None,
+        AttentionWeights::ClassRow => {
+            let [q, k, _] = parts(qkv, sizes)?;
+            let row = probabilities(&q.narrow(2, 0, 1)?, &k, sizes, options)?;
+            Some(row.squeeze(2)?)
+        }
+        AttentionWeights::Full => {
+            let [q, k, _] = parts(qkv, sizes)?;
+            Some(probabilities(&q, &k, sizes, options)?)
+        }
+    };
+    let mask = options.mask.map(|mask| Mask::new(mask, full)).transpose()?;
+    let kept = match &mut options.dropout {
+        Some(dropout) => dropout.kept(full)?,
+        None => None,
+    };
+    let operation = Blockwise { sizes, scale: sizes.scale(options), mask, kept };
+    let qkv = qkv.contiguous()?;
+    let context = match options.bias {
+        None => qkv.apply_op1(operation)?,
+        Some(bias) => {
+            // Only for its error.
+            bias.broadcast_as(full)?;
+            qkv.apply_op2(&bias.reshape(four_axes(bias.dims()))?.contiguous()?, operation)?
+        }
+    };
+    Ok(Attention { context, weights })
+}
+
+/// From plain operations: what other devices and types run.
+fn composed([q, k, v]: &[Tensor; 3], sizes: Sizes, options: &mut AttentionOptions<'_>) -> Result<Attention> {
+    let Sizes { batch, tokens, heads, width } = sizes;
+    let all = probabilities(q, k, sizes, options)?;
+    let weights = match options.weights {
+        AttentionWeights::None => None,
+        AttentionWeights::ClassRow => Some(all.narrow(2, 0, 1)?.squeeze(2)?),
+        AttentionWeights::Full => Some(all.clone()),
+    };
+    let dropped = match &mut options.dropout {
+        Some(dropout) => dropout.apply(&all)?,
+        None => all,
+    };
+    let context =
+        dropped.matmul(&v.contiguous()?)?.transpose(1, 2)?.reshape((batch, tokens, heads * width))?;
+    Ok(Attention { context, weights })
+}
+
+/// The softmax of all products of the queries, `(B, H, N, d)` or their first row `(B, H, 1, d)`, with the keys.
+fn probabilities(q: &Tensor, k: &Tensor, sizes: Sizes, options: &AttentionOptions<'_>) -> Result<Tensor> {
+    let rows = q.dim(2)?;
+    let of = |t: &Tensor| -> Result<Tensor> { Ok(t.broadcast_as(sizes.of_weights())?.narrow(2, 0, rows)?) };
+    let logits = (q * sizes.scale(options))?.matmul(&k.contiguous()?.t()?)?;
+    let logits = match options.bias {
+        Some(bias) => (logits + of(bias)?)?,
+        None => logits,
+    };
+    let logits = match options.mask {
+        Some(mask) => {
+            let mask = of(mask)?;
+            let allowed = mask.ne(&mask.zeros_like()?)?;
+            let lowest = Tensor::full(lowest(logits.dtype()), (), logits.device())?
+                .to_dtype(logits.dtype())?
+                .broadcast_as(logits.shape())?;
+            allowed.where_cond(&logits, &lowest)?
+        }
+        None => logits,
+    };
+    softmax(&logits)
+}
 
 /// The most negative finite number of a type: an infinity would turn a fully masked row into NaN.
 fn lowest(dtype: DType) -> f64 {

@@ -1,6 +1,7 @@
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use random_streams::Stream;
 
+use crate::attention::Kept;
 use crate::{Error, Result};
 
 /// Where the masks of a [`Dropout`] come from.
@@ -40,14 +41,7 @@ impl<'a> Dropout<'a> {
     ///
     /// If the rate is outside of `[0, 1)`, or a given mask has another shape than `x`.
     pub fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
-        if !(0.0..1.0).contains(&self.rate) {
-            return Err(Error::Range {
-                operation: "dropout",
-                argument: "rate",
-                expected: "in [0, 1)",
-                found: self.rate,
-            });
-        }
+        self.check_rate()?;
         if self.rate == 0.0 {
             return Ok(x.clone());
         }
@@ -62,6 +56,37 @@ impl<'a> Dropout<'a> {
         };
         let mask = (mask.to_dtype(x.dtype())? * (1.0 / (1.0 - self.rate)))?;
         Ok((x * mask)?)
+    }
+
+    /// What [`Dropout::apply`] would keep of a tensor `(B, H, N, M)`, from the same draws; `None` for all.
+    pub(crate) fn kept(&mut self, shape: (usize, usize, usize, usize)) -> Result<Option<Kept>> {
+        self.check_rate()?;
+        if self.rate == 0.0 {
+            return Ok(None);
+        }
+        let (rate, factor) = (self.rate, 1.0 / (1.0 - self.rate));
+        let (rows, width) = (shape.0 * shape.1 * shape.2, shape.3);
+        Ok(Some(match &mut self.stream {
+            DropoutMasks::Stream(stream) => {
+                Kept::new(rows, width, factor, |count| stream.keep_mask(count, rate))
+            }
+            DropoutMasks::Given(mask) if mask.dims() == <[usize; 4]>::from(shape) => {
+                let all = mask.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+                let mut lines = all.chunks(width.max(1));
+                Kept::new(rows, width, factor, |_| lines.next().map(<[f32]>::to_vec).unwrap_or_default())
+            }
+            DropoutMasks::Given(mask) => {
+                return Err(Error::shape("dropout", "mask", format!("{shape:?}"), mask.shape()));
+            }
+        }))
+    }
+
+    fn check_rate(&self) -> Result<()> {
+        if (0.0..1.0).contains(&self.rate) {
+            return Ok(());
+        }
+        let (argument, expected) = ("rate", "in [0, 1)");
+        Err(Error::Range { operation: "dropout", argument, expected, found: self.rate })
     }
 }
 

@@ -5,8 +5,10 @@
 //! crate meets none of that: every operation here is differentiable in every floating-point input, accepts strided
 //! input, and works in f32 as in f64 (finite differences in f64 are how the tests check the gradients).
 //!
-//! Plain tensors keep no graph: inference costs the memory of its results. On the host, layer norm, softmax and biases
-//! have kernels of their own, forward and backward; the composed forms that other devices run are tested against them.
+//! Plain tensors keep no graph: inference costs the memory of its results. On the host, normalisation, softmax, gates,
+//! residuals, rotary positions and attention have kernels of their own, forward and backward, for the vector
+//! instructions that the processor has when the program runs; the composed forms that other devices run are tested
+//! against them. Results are the same on every number of threads.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};
@@ -29,9 +31,6 @@
 //! # }
 //! ```
 
-// The feature `x86-v4` of `gemm` is all that is wanted of it: see this crate's manifest.
-use gemm as _;
-
 mod activation;
 mod attention;
 mod axis_map;
@@ -41,16 +40,19 @@ mod filter;
 #[cfg(test)]
 mod gradient_check;
 pub mod init;
+mod kernels;
+mod lanes;
 mod linear;
 mod norm;
 mod patch;
 mod resample;
 mod residual;
+mod rotary;
 mod rows;
 mod softmax;
 mod ssim;
 
-pub use activation::{Gelu, bias_gelu, gelu, silu};
+pub use activation::{Gelu, bias_gelu, gelu, silu, swiglu};
 pub use attention::{Attention, AttentionOptions, AttentionWeights, attention, attention_qkv};
 pub use dropout::{Dropout, DropoutMasks};
 pub use error::{Error, Result};
@@ -60,5 +62,6 @@ pub use norm::layer_norm;
 pub use patch::patch_embed;
 pub use resample::{Interpolation, Resample};
 pub use residual::add_residual;
+pub use rotary::rotate_packed;
 pub use softmax::softmax;
 pub use ssim::{SsimOptions, ssim};

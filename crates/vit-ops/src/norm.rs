@@ -1,7 +1,11 @@
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, bail};
-use rayon::prelude::*;
+// A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
+#![allow(clippy::inline_always)]
 
-use crate::rows::{BLOCK, Real, add_up, has_kernels, slice, sum_of};
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, bail};
+
+use crate::kernels::written;
+use crate::lanes::{Kernel, Lanes, Real, map, sum, update};
+use crate::rows::{Held, add_up, by_type, has_kernels, slice};
 use crate::{Error, Result};
 
 /// Layer normalisation over the last axis: `(x - mean) / sqrt(var + eps) * weight + bias`.
@@ -42,64 +46,109 @@ struct Fused {
 }
 
 /// Mean of a row and one over its standard deviation.
-fn moments<T: Real>(row: &[T], eps: f64) -> (T, T) {
-    let n = T::from_f64(row.len() as f64);
-    let mean = sum_of(row, row, |v, _| v) / n;
-    let variance = sum_of(row, row, |v, _| (v - mean) * (v - mean)) / n;
-    (mean, T::one() / (variance + T::from_f64(eps)).root())
+#[inline(always)]
+fn moments<L: Lanes>(lanes: L, row: &[L::Number], eps: f64) -> (L::Number, L::Number) {
+    let n = L::Number::of(row.len() as f64);
+    let [total] = sum(lanes, [row], |[v]| [v]);
+    let mean = total / n;
+    let centre = lanes.splat(mean);
+    let [squares] = sum(lanes, [row], |[v]| {
+        let distance = lanes.sub(v, centre);
+        [lanes.mul(distance, distance)]
+    });
+    (mean, L::Number::ONE / (squares / n + L::Number::of(eps)).root())
+}
+
+/// One row.
+struct Forward<'a, T> {
+    out: &'a mut [T],
+    row: &'a [T],
+    weight: &'a [T],
+    bias: &'a [T],
+    eps: f64,
+}
+
+impl<T: Real> Kernel<T> for Forward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        let (mean, scale) = moments(lanes, self.row, self.eps);
+        let (mean, scale) = (lanes.splat(mean), lanes.splat(scale));
+        map(lanes, self.out, [self.row, self.weight, self.bias], |[v, w, b]| {
+            lanes.mul_add(lanes.mul(lanes.sub(v, mean), scale), w, b)
+        });
+    }
+}
+
+/// One row's gradient, and what the row adds to those of weight and bias.
+struct Backward<'a, T> {
+    out: &'a mut [T],
+    of_weight: &'a mut [T],
+    of_bias: &'a mut [T],
+    row: &'a [T],
+    weight: &'a [T],
+    gradient: &'a [T],
+    eps: f64,
+}
+
+impl<T: Real> Kernel<T> for Backward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        let Self { out, of_weight, of_bias, row, weight, gradient, eps } = self;
+        let n = T::of(row.len() as f64);
+        let (mean, scale) = moments(lanes, row, eps);
+        let (mean, scale) = (lanes.splat(mean), lanes.splat(scale));
+        let normed = |v| lanes.mul(lanes.sub(v, mean), scale);
+        update(lanes, of_weight, [gradient, row], |sum, [g, v]| lanes.mul_add(g, normed(v), sum));
+        update(lanes, of_bias, [gradient], |sum, [g]| lanes.add(sum, g));
+        // What the mean and the variance take away. A weight beyond a row's end is 0, and so is what is summed there.
+        let [level, slope] = sum(lanes, [gradient, weight, row], |[g, w, v]| {
+            let scaled = lanes.mul(g, w);
+            [scaled, lanes.mul(scaled, normed(v))]
+        });
+        let (level, slope) = (lanes.splat(level / n), lanes.splat(slope / n));
+        map(lanes, out, [gradient, weight, row], |[g, w, v]| {
+            let rest = lanes.sub(lanes.mul(g, w), level);
+            lanes.mul(scale, lanes.sub(rest, lanes.mul(normed(v), slope)))
+        });
+    }
 }
 
 fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T], eps: f64) -> Vec<T> {
     let width = weight.len();
-    let mut out = vec![T::zero(); x.len()];
-    out.par_chunks_mut(BLOCK * width).zip(x.par_chunks(BLOCK * width)).for_each(|(out, x)| {
-        for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let (mean, scale) = moments(row, eps);
-            for (((out, &v), &w), &b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
-                *out = (v - mean) * scale * w + b;
-            }
-        }
-    });
-    out
+    let fill = |(): &mut (), index: usize, out: &mut [T]| {
+        T::run(Forward { out, row: &x[index * width..][..width], weight, bias, eps });
+    };
+    written(x.len() / width, width, || (), fill).0
 }
 
-/// The gradients of `x`, weight and bias, one behind the other.
-fn backward<T: Real>(x: &[T], weight: &[T], gradient: &[T], eps: f64) -> Vec<T> {
-    let width = weight.len();
-    let n = T::from_f64(width as f64);
-    let mut out = vec![T::zero(); x.len()];
-    let block = |((out, x), gradient): ((&mut [T], &[T]), &[T])| {
-        // Of the weight, then of the bias.
-        let mut sums = vec![T::zero(); 2 * width];
-        let (of_weight, of_bias) = sums.split_at_mut(width);
-        let mut normed = vec![T::zero(); width];
-        let mut scaled = vec![T::zero(); width];
-        let lines = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gradient.chunks_exact(width));
-        for ((out, row), gradient) in lines {
-            let (mean, scale) = moments(row, eps);
-            for i in 0..width {
-                normed[i] = (row[i] - mean) * scale;
-                scaled[i] = gradient[i] * weight[i];
-                of_weight[i] += gradient[i] * normed[i];
-                of_bias[i] += gradient[i];
-            }
-            // What the mean and the variance take away.
-            let level = sum_of(&scaled, &normed, |g, _| g) / n;
-            let slope = sum_of(&scaled, &normed, |g, v| g * v) / n;
-            for ((out, &g), &v) in out.iter_mut().zip(&scaled).zip(&normed) {
-                *out = scale * (g - level - v * slope);
-            }
-        }
-        sums
+fn backward<T: Real>(
+    x: &Tensor,
+    weight: &Tensor,
+    gradient: &Tensor,
+    eps: f64,
+) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+    let width = weight.elem_count();
+    let (of_x, sums) = {
+        let (x, weight, gradient) = (Held::new(x), Held::new(weight), Held::new(gradient));
+        let (x, weight, gradient) = (x.slice::<T>()?, weight.slice::<T>()?, gradient.slice::<T>()?);
+        let start = || vec![T::ZERO; 2 * width];
+        written(x.len() / width, width, start, |sums: &mut Vec<T>, index, out| {
+            let (of_weight, of_bias) = sums.split_at_mut(width);
+            let row = &x[index * width..][..width];
+            let gradient = &gradient[index * width..][..width];
+            T::run(Backward { out, of_weight, of_bias, row, weight, gradient, eps });
+        })
     };
-    let parts: Vec<Vec<T>> = out
-        .par_chunks_mut(BLOCK * width)
-        .zip(x.par_chunks(BLOCK * width))
-        .zip(gradient.par_chunks(BLOCK * width))
-        .map(block)
-        .collect();
-    out.extend(add_up(&parts, 2 * width));
-    out
+    let mut of_weight = add_up(&sums, 2 * width);
+    let of_bias = of_weight.split_off(width);
+    let device = x.device();
+    Ok((
+        Tensor::from_vec(of_x, x.shape(), device)?,
+        Tensor::from_vec(of_weight, width, device)?,
+        Tensor::from_vec(of_bias, width, device)?,
+    ))
 }
 
 impl CustomOp3 for Fused {
@@ -116,19 +165,19 @@ impl CustomOp3 for Fused {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
+        fn run<T: Real>(
+            (x, x_layout): (&CpuStorage, &Layout),
+            (weight, weight_layout): (&CpuStorage, &Layout),
+            (bias, bias_layout): (&CpuStorage, &Layout),
+            eps: f64,
+        ) -> candle_core::Result<Vec<T>> {
+            let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
+            Ok(forward(slice(x, x_layout)?, weight, bias, eps))
+        }
+        let (whole, scale, level) = ((x, x_layout), (weight, weight_layout), (bias, bias_layout));
         let storage = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(forward(
-                slice(x, x_layout)?,
-                slice(weight, weight_layout)?,
-                slice(bias, bias_layout)?,
-                self.eps,
-            )),
-            CpuStorage::F64(_) => CpuStorage::F64(forward(
-                slice(x, x_layout)?,
-                slice(weight, weight_layout)?,
-                slice(bias, bias_layout)?,
-                self.eps,
-            )),
+            CpuStorage::F32(_) => CpuStorage::F32(run(whole, scale, level, self.eps)?),
+            CpuStorage::F64(_) => CpuStorage::F64(run(whole, scale, level, self.eps)?),
             _ => bail!("the kernel of layer_norm takes f32 and f64"),
         };
         Ok((storage, x_layout.shape().clone()))
@@ -142,51 +191,9 @@ impl CustomOp3 for Fused {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let kernel = Backward { eps: self.eps };
-        let packed = x.apply_op3_no_bwd(weight, &gradient.contiguous()?, &kernel)?;
-        let (count, width) = (x.elem_count(), weight.elem_count());
-        let of_x = packed.narrow(0, 0, count)?.reshape(x.shape())?;
-        let of_weight = packed.narrow(0, count, width)?;
-        let of_bias = packed.narrow(0, count + width, width)?;
+        let gradient = gradient.contiguous()?;
+        let (of_x, of_weight, of_bias) = by_type!(x, "layer_norm", backward(x, weight, &gradient, self.eps))?;
         Ok((Some(of_x), Some(of_weight), Some(of_bias)))
-    }
-}
-
-struct Backward {
-    eps: f64,
-}
-
-impl CustomOp3 for Backward {
-    fn name(&self) -> &'static str {
-        "layer_norm_backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let storage = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(backward(
-                slice(x, x_layout)?,
-                slice(weight, weight_layout)?,
-                slice(gradient, gradient_layout)?,
-                self.eps,
-            )),
-            CpuStorage::F64(_) => CpuStorage::F64(backward(
-                slice(x, x_layout)?,
-                slice(weight, weight_layout)?,
-                slice(gradient, gradient_layout)?,
-                self.eps,
-            )),
-            _ => bail!("the kernel of layer_norm takes f32 and f64"),
-        };
-        let count = x_layout.shape().elem_count() + 2 * weight_layout.shape().elem_count();
-        Ok((storage, Shape::from(count)))
     }
 }
 

@@ -1,59 +1,19 @@
-//! Kernels over the rows of a matrix on the host: parallel, and the same for every number of threads.
+//! What the kernels over the rows of a matrix share: rows go in parallel, and results are the same for every number of
+//! threads.
+// A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
+#![allow(clippy::inline_always)]
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor, WithDType, bail};
-use rayon::prelude::*;
+use candle_core::{
+    CpuStorage, CustomOp2, DType, Layout, Shape, Storage, StorageRef, Tensor, WithDType, bail,
+};
 
+use crate::kernels::written;
+use crate::lanes::{Kernel, Lanes, Real, update};
 use crate::{Error, Result};
-
-/// A type the kernels are written for.
-pub(crate) trait Real: WithDType {
-    fn root(self) -> Self;
-    fn exponential(self) -> Self;
-}
-
-impl Real for f32 {
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-    fn exponential(self) -> Self {
-        self.exp()
-    }
-}
-
-impl Real for f64 {
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-    fn exponential(self) -> Self {
-        self.exp()
-    }
-}
-
-/// Rows a task. Fixed, so that sums over rows are added in one order whatever the number of threads.
-pub(crate) const BLOCK: usize = 64;
 
 /// Whether the kernels take such tensors.
 pub(crate) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64) && x.elem_count() > 0
-}
-
-/// The sum of `f` over two slices of one length, in eight running sums: one alone would wait for itself.
-pub(crate) fn sum_of<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
-    let mut sums = [T::zero(); 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let mut rest = T::zero();
-    for (&x, &y) in a_chunks.remainder().iter().zip(b_chunks.remainder()) {
-        rest += f(x, y);
-    }
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for ((sum, &x), &y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += f(x, y);
-        }
-    }
-    for sum in sums {
-        rest += sum;
-    }
-    rest
 }
 
 /// The elements of a contiguous tensor.
@@ -68,15 +28,73 @@ pub(crate) fn slice<'a, T: WithDType>(
     }
 }
 
+/// A tensor on the host, held for reading.
+pub(crate) struct Held<'a> {
+    storage: StorageRef<'a>,
+    layout: &'a Layout,
+}
+
+impl<'a> Held<'a> {
+    pub(crate) fn new(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self { storage, layout }
+    }
+
+    /// The elements, if the tensor is contiguous and on the host.
+    pub(crate) fn slice<T: WithDType>(&self) -> candle_core::Result<&[T]> {
+        match &*self.storage {
+            Storage::Cpu(storage) => slice(storage, self.layout),
+            _ => bail!("a kernel over rows takes tensors on the host"),
+        }
+    }
+}
+
+/// A function for each type that the kernels are written for, called with the type of `tensor`.
+macro_rules! by_type {
+    ($tensor:expr, $operation:literal, $function:ident($($argument:expr),* $(,)?)) => {
+        match $tensor.dtype() {
+            candle_core::DType::F32 => $function::<f32>($($argument),*),
+            candle_core::DType::F64 => $function::<f64>($($argument),*),
+            other => candle_core::bail!("the kernel of {} takes f32 and f64, not {other:?}", $operation),
+        }
+    };
+}
+pub(crate) use by_type;
+
 /// Adds up what each block of rows has to give, in order.
 pub(crate) fn add_up<T: Real>(parts: &[Vec<T>], width: usize) -> Vec<T> {
-    let mut sums = vec![T::zero(); width];
+    let mut sums = vec![T::ZERO; width];
     for part in parts {
         for (sum, &value) in sums.iter_mut().zip(part) {
             *sum += value;
         }
     }
     sums
+}
+
+/// `sums += row`, number by number.
+pub(crate) struct AddTo<'a, T>(pub(crate) &'a mut [T], pub(crate) &'a [T]);
+
+impl<T: Real> Kernel<T> for AddTo<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        update(lanes, self.0, [self.1], |sum, [value]| lanes.add(sum, value));
+    }
+}
+
+/// The sum of all rows of `x`, which are `width` long.
+pub(crate) fn column_sums<T: Real>(x: &[T], width: usize) -> Vec<T> {
+    use rayon::prelude::*;
+    let part = |block: &[T]| {
+        let mut sums = vec![T::ZERO; width];
+        for line in block.chunks_exact(width) {
+            T::run(AddTo(&mut sums, line));
+        }
+        sums
+    };
+    let parts: Vec<Vec<T>> = x.par_chunks(crate::kernels::BLOCK * width).map(part).collect();
+    add_up(&parts, width)
 }
 
 /// `x + row`, the row `(D,)` added to every row of `x` `(.., D)`.
@@ -88,13 +106,28 @@ pub(crate) fn add_row(operation: &'static str, x: &Tensor, row: &Tensor) -> Resu
     if row.dims() != [width] {
         return Err(Error::shape(operation, "bias", format!("({width},)"), row.shape()));
     }
-    if has_kernels(x) && row.track_op() && row.dtype() == x.dtype() {
+    if has_kernels(x) && row.dtype() == x.dtype() {
         return Ok(x.contiguous()?.apply_op2(&row.contiguous()?, AddRow)?);
     }
     Ok(x.broadcast_add(row)?)
 }
 
 struct AddRow;
+
+/// `out = x + row`, number by number.
+struct Sum<'a, T> {
+    out: &'a mut [T],
+    x: &'a [T],
+    row: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for Sum<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        crate::lanes::map(lanes, self.out, [self.x, self.row], |[x, row]| lanes.add(x, row));
+    }
+}
 
 impl CustomOp2 for AddRow {
     fn name(&self) -> &'static str {
@@ -109,15 +142,11 @@ impl CustomOp2 for AddRow {
         row_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn run<T: Real>(x: &[T], row: &[T]) -> Vec<T> {
-            let mut out = x.to_vec();
-            out.par_chunks_mut(BLOCK * row.len()).for_each(|block| {
-                for line in block.chunks_exact_mut(row.len()) {
-                    for (value, &add) in line.iter_mut().zip(row) {
-                        *value += add;
-                    }
-                }
-            });
-            out
+            let width = row.len();
+            let fill = |(): &mut (), index: usize, out: &mut [T]| {
+                T::run(Sum { out, x: &x[index * width..][..width], row });
+            };
+            written(x.len() / width, width, || (), fill).0
         }
         let storage = match x {
             CpuStorage::F32(_) => CpuStorage::F32(run(slice(x, x_layout)?, slice(row, row_layout)?)),
@@ -134,41 +163,16 @@ impl CustomOp2 for AddRow {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let sums = gradient.contiguous()?.apply_op1_no_bwd(&ColumnSums { width: row.elem_count() })?;
-        Ok((Some(gradient.clone()), Some(sums)))
-    }
-}
-
-/// The sum of all rows.
-struct ColumnSums {
-    width: usize,
-}
-
-impl CustomOp1 for ColumnSums {
-    fn name(&self) -> &'static str {
-        "column_sums"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
-            let part = |block: &[T]| {
-                let mut sums = vec![T::zero(); width];
-                for line in block.chunks_exact(width) {
-                    for (sum, &value) in sums.iter_mut().zip(line) {
-                        *sum += value;
-                    }
-                }
-                sums
-            };
-            let parts: Vec<Vec<T>> = x.par_chunks(BLOCK * width).map(part).collect();
-            add_up(&parts, width)
+        fn sums<T: Real>(gradient: &Tensor, width: usize) -> candle_core::Result<Tensor> {
+            let sums = column_sums(Held::new(gradient).slice::<T>()?, width);
+            Tensor::from_vec(sums, width, gradient.device())
         }
-        let storage = match x {
-            CpuStorage::F32(_) => CpuStorage::F32(run(slice(x, layout)?, self.width)),
-            CpuStorage::F64(_) => CpuStorage::F64(run(slice(x, layout)?, self.width)),
-            _ => bail!("column_sums takes f32 and f64"),
-        };
-        Ok((storage, Shape::from(self.width)))
+        if !row.track_op() {
+            return Ok((Some(gradient.clone()), None));
+        }
+        let contiguous = gradient.contiguous()?;
+        let sums = by_type!(gradient, "add_row", sums(&contiguous, row.elem_count()))?;
+        Ok((Some(gradient.clone()), Some(sums)))
     }
 }
 

@@ -1,8 +1,12 @@
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor, bail};
-use rayon::prelude::*;
+// A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
+#![allow(clippy::inline_always)]
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor, bail};
 
 use crate::Result;
-use crate::rows::{BLOCK, Real, has_kernels, slice, sum_of};
+use crate::kernels::written;
+use crate::lanes::{Kernel, Lanes, Real, exponentials, largest, map, sum, update};
+use crate::rows::{Held, by_type, has_kernels, slice};
 
 /// Softmax over the last axis; the result has the shape of `x`, `(.., N)`.
 ///
@@ -28,6 +32,51 @@ struct Fused {
     width: usize,
 }
 
+/// One row, in place.
+struct Forward<'a, T>(&'a mut [T]);
+
+impl<T: Real> Kernel<T> for Forward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        let Self(row) = self;
+        let highest = largest(lanes, row);
+        let share = lanes.splat(T::ONE / exponentials(lanes, row, highest));
+        update(lanes, row, [], |value, []| lanes.mul(value, share));
+    }
+}
+
+/// From the result y of a row and its gradient g: `y (g - sum(y g))`.
+struct Backward<'a, T> {
+    out: &'a mut [T],
+    result: &'a [T],
+    gradient: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for Backward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) {
+        let Self { out, result, gradient } = self;
+        let [mean] = sum(lanes, [result, gradient], |[y, g]| [lanes.mul(y, g)]);
+        let mean = lanes.splat(mean);
+        map(lanes, out, [result, gradient], |[y, g]| lanes.mul(y, lanes.sub(g, mean)));
+    }
+}
+
+fn backward<T: Real>(result: &Tensor, gradient: &Tensor, width: usize) -> candle_core::Result<Tensor> {
+    let of_x = {
+        let (result, gradient) = (Held::new(result), Held::new(gradient));
+        let (result, gradient) = (result.slice::<T>()?, gradient.slice::<T>()?);
+        let fill = |(): &mut (), index: usize, out: &mut [T]| {
+            let row = index * width..(index + 1) * width;
+            T::run(Backward { out, result: &result[row.clone()], gradient: &gradient[row] });
+        };
+        written(result.len() / width, width, || (), fill).0
+    };
+    Tensor::from_vec(of_x, result.shape(), result.device())
+}
+
 impl CustomOp1 for Fused {
     fn name(&self) -> &'static str {
         "softmax"
@@ -35,20 +84,11 @@ impl CustomOp1 for Fused {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         fn run<T: Real>(x: &[T], width: usize) -> Vec<T> {
-            let mut out = vec![T::zero(); x.len()];
-            out.par_chunks_mut(BLOCK * width).zip(x.par_chunks(BLOCK * width)).for_each(|(out, x)| {
-                for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let max = row.iter().fold(row[0], |max, &v| if v > max { v } else { max });
-                    for (out, &v) in out.iter_mut().zip(row) {
-                        *out = (v - max).exponential();
-                    }
-                    let share = T::one() / sum_of(out, out, |v, _| v);
-                    for out in out {
-                        *out *= share;
-                    }
-                }
-            });
-            out
+            let fill = |(): &mut (), index: usize, out: &mut [T]| {
+                out.copy_from_slice(&x[index * width..][..width]);
+                T::run(Forward(out));
+            };
+            written(x.len() / width, width, || (), fill).0
         }
         let storage = match x {
             CpuStorage::F32(_) => CpuStorage::F32(run(slice(x, layout)?, self.width)),
@@ -59,55 +99,8 @@ impl CustomOp1 for Fused {
     }
 
     fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        result.apply_op2_no_bwd(&gradient.contiguous()?, &Backward { width: self.width }).map(Some)
-    }
-}
-
-/// From the result y and its gradient g: `y (g - sum(y g))`.
-struct Backward {
-    width: usize,
-}
-
-impl CustomOp2 for Backward {
-    fn name(&self) -> &'static str {
-        "softmax_backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        result: &CpuStorage,
-        result_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(result: &[T], gradient: &[T], width: usize) -> Vec<T> {
-            let mut out = vec![T::zero(); result.len()];
-            out.par_chunks_mut(width)
-                .zip(result.par_chunks(width))
-                .zip(gradient.par_chunks(width))
-                .with_min_len(BLOCK)
-                .for_each(|((out, y), g)| {
-                    let mean = sum_of(y, g, |y, g| y * g);
-                    for ((out, &y), &g) in out.iter_mut().zip(y).zip(g) {
-                        *out = y * (g - mean);
-                    }
-                });
-            out
-        }
-        let storage = match result {
-            CpuStorage::F32(_) => CpuStorage::F32(run(
-                slice(result, result_layout)?,
-                slice(gradient, gradient_layout)?,
-                self.width,
-            )),
-            CpuStorage::F64(_) => CpuStorage::F64(run(
-                slice(result, result_layout)?,
-                slice(gradient, gradient_layout)?,
-                self.width,
-            )),
-            _ => bail!("the kernel of softmax takes f32 and f64"),
-        };
-        Ok((storage, result_layout.shape().clone()))
+        let gradient = gradient.contiguous()?;
+        by_type!(result, "softmax", backward(result, &gradient, self.width)).map(Some)
     }
 }
 

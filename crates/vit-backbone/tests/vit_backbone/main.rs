@@ -1,6 +1,7 @@
 //! The crate from outside: reference cases, files of every naming scheme, refusals, memory, other implementations.
 #![allow(clippy::unwrap_used)]
 
+mod block_gradients;
 mod counting_allocator;
 mod fixtures;
 mod loading;
