@@ -81,5 +81,5 @@ pub static INFO: Info = Info {
     }),
     makes_maps: false,
     default_backbone: Some("vit_base_patch16_384.orig_in21k_ft_in1k"),
-    revision: 1,
+    revision: 2,
 };

@@ -1,18 +1,18 @@
 //! How badly a student block imitates its teacher.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::Error;
 
 /// Mean of the squared differences over images, tokens and channels of `(B, N, D)`; a scalar with a graph.
 pub(crate) fn block_loss(student: &Tensor, teacher: &Tensor) -> Result<Tensor, Error> {
     // Channels first: one long f32 sum over everything would lose digits.
-    Ok((student - teacher)?.sqr()?.mean(D::Minus1)?.mean_all()?)
+    Ok(vit_ops::squared_error(student, teacher)?.mean_all()?)
 }
 
 /// The same for each image by itself: B numbers. Each is a sum in a fixed order over its own tokens.
 pub(crate) fn image_errors(student: &Tensor, teacher: &Tensor) -> Result<Vec<f64>, Error> {
-    let per_token = (student - teacher)?.sqr()?.mean(D::Minus1)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let per_token = vit_ops::squared_error(student, teacher)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     Ok(per_token.into_iter().map(|tokens| tokens.iter().sum::<f64>() / tokens.len() as f64).collect())
 }
 

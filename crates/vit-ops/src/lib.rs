@@ -50,6 +50,7 @@ mod residual;
 mod rotary;
 mod rows;
 mod softmax;
+mod squared_error;
 mod ssim;
 
 pub use activation::{Gelu, bias_gelu, gelu, silu, swiglu};
@@ -64,4 +65,5 @@ pub use resample::{Interpolation, Resample};
 pub use residual::add_residual;
 pub use rotary::rotate_packed;
 pub use softmax::softmax;
+pub use squared_error::squared_error;
 pub use ssim::{SsimOptions, ssim};

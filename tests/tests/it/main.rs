@@ -1,6 +1,7 @@
 //! End-to-end tests.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod fixtures;
 mod quantisation;
 mod random_weights;

@@ -94,6 +94,7 @@ fn text(measured: &Measured) -> String {
             standing.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         match &standing.left_out {
             Some(why) => lines.push(format!("{} is left out: {why}", standing.contender)),
+            None if facts.is_empty() => {}
             None => lines.push(format!("{}: {}", standing.contender, facts.join(", "))),
         }
     }
@@ -132,7 +133,7 @@ mod tests {
             seconds: Figures::of(&[vec![0.25, 0.75]]),
             ratio: Ratio::of(&[vec![0.25]], &[vec![0.5]]),
             peak_bytes: Some(5 << 20),
-            difference: Some(1.25e-6),
+            difference: Some(1.5e-6),
             ..Standing::default()
         };
         let peer = Standing {
@@ -143,7 +144,7 @@ mod tests {
         let measured = Measured { name: "work".to_owned(), baseline: None, standings: vec![ours, peer] };
         let text = text(&measured);
         for part in
-            ["250.00", "500.00", "25 %", "0.50", "5", "1.2e-6", "is left out: No module named 'torch'"]
+            ["250.00", "500.00", "25 %", "0.50", "5", "1.5e-6", "is left out: No module named 'torch'"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -149,7 +149,7 @@ impl Training {
         for block in &self.blocks {
             (tokens, _) = block.forward(&tokens, &mut BlockContext::default())?;
         }
-        let loss = (tokens - &self.target)?.sqr()?.mean_all()?;
+        let loss = vit_ops::squared_error(&tokens, &self.target)?.mean_all()?;
         let gradients = loss.backward()?;
         self.adam.step(&gradients)?;
         Ok(f64::from(loss.to_scalar::<f32>()?))
