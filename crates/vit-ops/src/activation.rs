@@ -29,6 +29,10 @@ pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
     if has_kernels(x) && x.rank() > 0 {
         return Ok(x.contiguous()?.apply_op1(Alone(Gate::of(form)))?);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::activation(x, None, form.into())? {
+        return Ok(result);
+    }
     Ok(match form {
         Gelu::Erf => x.gelu_erf()?,
         Gelu::Tanh => x.gelu()?,
@@ -46,6 +50,10 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor, form: Gelu) -> Result<Tensor> {
     if fits("bias_gelu", x, bias)? {
         return Ok(x.contiguous()?.apply_op2(&bias.contiguous()?, Biased(Gate::of(form)))?);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::activation(x, Some(bias), form.into())? {
+        return Ok(result);
+    }
     gelu(&add_row("bias_gelu", x, bias)?, form)
 }
 
@@ -57,6 +65,10 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor, form: Gelu) -> Result<Tensor> {
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if has_kernels(x) && x.rank() > 0 {
         return Ok(x.contiguous()?.apply_op1(Alone(Gate::Silu))?);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::activation(x, None, crate::cuda::elements::Form::Silu)? {
+        return Ok(result);
     }
     Ok((candle_nn::ops::sigmoid(x)? * x)?)
 }

@@ -77,6 +77,10 @@ pub fn attention(qkv: &Tensor, options: &mut AttentionOptions<'_>) -> Result<Att
     if has_kernels(qkv) && options.bias.is_none_or(|bias| bias.dtype() == qkv.dtype()) {
         return in_blocks(qkv, sizes, options);
     }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::operations::takes_attention(qkv, sizes.width, options.bias) {
+        return on_gpu(qkv, sizes, options);
+    }
     let parts = parts(qkv, sizes)?;
     composed(&parts, sizes, options)
 }
@@ -106,6 +110,8 @@ pub fn attention_qkv(
             return Err(Error::shape("attention_qkv", argument, expected, tensor.shape()));
         }
     }
+    #[cfg(feature = "cuda")]
+    let has_kernels = |q| has_kernels(q) || crate::cuda::operations::takes_attention(q, width, options.bias);
     if has_kernels(q) {
         let parts = [q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?];
         return attention(&Tensor::stack(&parts, 2)?.reshape((batch, tokens, 3 * heads * width))?, options);
@@ -141,11 +147,9 @@ fn parts(qkv: &Tensor, sizes: Sizes) -> Result<[Tensor; 3]> {
     Ok([part(0)?, part(1)?, part(2)?])
 }
 
-/// With the kernels of the host.
-fn in_blocks(qkv: &Tensor, sizes: Sizes, options: &mut AttentionOptions<'_>) -> Result<Attention> {
-    let full = sizes.of_weights();
-    // The weights apart: they are seldom asked for, and then mostly one row of them.
-    let weights = match options.weights {
+/// The weights that are asked for, by themselves: they are seldom asked for, and then mostly one row of them.
+fn weights_apart(qkv: &Tensor, sizes: Sizes, options: &AttentionOptions<'_>) -> Result<Option<Tensor>> {
+    Ok(match options.weights {
         AttentionWeights::None => None,
         AttentionWeights::ClassRow => {
             let [q, k, _] = parts(qkv, sizes)?;
@@ -156,7 +160,39 @@ fn in_blocks(qkv: &Tensor, sizes: Sizes, options: &mut AttentionOptions<'_>) -> 
             let [q, k, _] = parts(qkv, sizes)?;
             Some(probabilities(&q, &k, sizes, options)?)
         }
+    })
+}
+
+/// With the kernels for GPUs.
+#[cfg(feature = "cuda")]
+fn on_gpu(qkv: &Tensor, sizes: Sizes, options: &mut AttentionOptions<'_>) -> Result<Attention> {
+    let full = sizes.of_weights();
+    let weights = weights_apart(qkv, sizes, options)?;
+    let in_four_axes = |t: &Tensor| -> Result<Tensor> {
+        // Only for its error.
+        t.broadcast_as(full)?;
+        Ok(t.reshape(four_axes(t.dims()))?.contiguous()?)
     };
+    let mask = match options.mask {
+        Some(mask) => Some(in_four_axes(&mask.ne(&mask.zeros_like()?)?)?),
+        None => None,
+    };
+    let keep = match &mut options.dropout {
+        Some(dropout) if dropout.rate != 0.0 => {
+            Some(dropout.apply(&Tensor::ones(full, qkv.dtype(), qkv.device())?)?.contiguous()?)
+        }
+        _ => None,
+    };
+    let bias = options.bias.map(in_four_axes).transpose()?;
+    let scale = sizes.scale(options);
+    let operation = crate::cuda::operations::Attention { heads: sizes.heads, scale, mask, keep };
+    Ok(Attention { context: crate::cuda::operations::attend(qkv, bias.as_ref(), operation)?, weights })
+}
+
+/// With the kernels of the host.
+fn in_blocks(qkv: &Tensor, sizes: Sizes, options: &mut AttentionOptions<'_>) -> Result<Attention> {
+    let full = sizes.of_weights();
+    let weights = weights_apart(qkv, sizes, options)?;
     let mask = options.mask.map(|mask| Mask::new(mask, full)).transpose()?;
     let kept = match &mut options.dropout {
         Some(dropout) => dropout.kept(full)?,

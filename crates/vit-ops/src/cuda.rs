@@ -9,13 +9,15 @@
 //! the tests the host, which runs the very same sources thread by thread (`on_host`).
 
 #[cfg(feature = "cuda")]
-pub(crate) mod device;
+mod device;
 #[cfg(test)]
 mod on_host;
 
 pub(crate) mod attention;
 pub(crate) mod columns;
 pub(crate) mod elements;
+#[cfg(feature = "cuda")]
+pub(crate) mod operations;
 pub(crate) mod rows;
 
 use candle_core::{DType, Result, bail};

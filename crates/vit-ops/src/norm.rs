@@ -27,6 +27,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
         let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
         return Ok(x.apply_op3(&weight, &bias, Fused { eps })?);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::layer_norm(x, weight, bias, eps)? {
+        return Ok(result);
+    }
     composed(x, weight, bias, eps)
 }
 

@@ -38,6 +38,10 @@ pub fn add_residual(
         }
     }
     let one_type = [branch].iter().chain(&rows).all(|t| t.dtype() == x.dtype());
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::add_residual(x, branch, bias, scale)? {
+        return Ok(result);
+    }
     if rows.is_empty() || !has_kernels(x) || !one_type {
         return composed(x, branch, bias, scale);
     }

@@ -109,6 +109,12 @@ pub(crate) fn add_row(operation: &'static str, x: &Tensor, row: &Tensor) -> Resu
     if has_kernels(x) && row.dtype() == x.dtype() {
         return Ok(x.contiguous()?.apply_op2(&row.contiguous()?, AddRow)?);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(sum) =
+        crate::cuda::operations::activation(x, Some(row), crate::cuda::elements::Form::Identity)?
+    {
+        return Ok(sum);
+    }
     Ok(x.broadcast_add(row)?)
 }
 

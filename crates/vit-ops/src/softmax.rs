@@ -18,6 +18,10 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     if has_kernels(x) {
         return Ok(x.contiguous()?.apply_op1(Fused { width })?);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(result) = crate::cuda::operations::softmax(x)? {
+        return Ok(result);
+    }
     composed(x)
 }
 

@@ -18,7 +18,7 @@ pub(crate) const WIDEST: usize = WIDTHS[WIDTHS.len() - 1].0;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Words(pub(crate) [u32; 15]);
 
-/// How queries, keys and values lie in memory: all three alike, their channels side by side.
+/// How queries, keys and values lie in memory: all three alike, a head's channels side by side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttentionShape {
     pub(crate) batch: usize,
@@ -37,11 +37,6 @@ impl AttentionShape {
     pub(crate) fn packed(batch: usize, heads: usize, tokens: usize, width: usize, scale: f64) -> Self {
         let row = 3 * heads * width;
         Self { batch, heads, tokens, width, strides: [tokens * row, width, row], scale }
-    }
-
-    /// Three tensors `(B, H, N, d)`.
-    pub(crate) fn separate(batch: usize, heads: usize, tokens: usize, width: usize, scale: f64) -> Self {
-        Self { batch, heads, tokens, width, strides: [heads * tokens * width, tokens * width, width], scale }
     }
 
     /// Numbers of the queries alone.
@@ -84,10 +79,11 @@ pub(crate) struct Pairs<'a, A> {
 
 impl<A> Pairs<'_, A> {
     /// Neither bias nor mask nor dropout.
+    #[cfg(test)]
     pub(crate) const NONE: Self = Self { bias: None, mask: None, keep: None };
 }
 
-/// Queries, keys and values; for a packed tensor three starts in one array.
+/// Queries, keys and values: three starts in one array.
 pub(crate) struct Qkv<'a, A> {
     pub(crate) q: Input<'a, A>,
     pub(crate) k: Input<'a, A>,
@@ -131,8 +127,7 @@ pub(crate) fn attention<'a, M: Machine>(
 
 /// What [`attention_backward`] returns.
 pub(crate) struct Gradients<A> {
-    /// Of the queries, keys and values, with the strides of the input: packed `(B, N, 3 H d)` if that was packed, else
-    /// `(3, B, H, N, d)`.
+    /// Of the queries, keys and values, packed `(B, N, 3 H d)`.
     pub(crate) qkv: A,
     /// Of the bias before it was broadcast, `(B, H, N, N)`.
     pub(crate) bias: Option<A>,
@@ -170,8 +165,8 @@ pub(crate) fn attention_backward<'a, M: Machine>(
         ],
     )?;
 
-    // In a packed tensor queries, keys and values of a token follow each other, else those of all images.
-    let part = if shape.strides[2] == shape.width { elements } else { shape.heads * shape.width };
+    // Queries, keys and values of a token follow each other.
+    let part = shape.heads * shape.width;
     let mut out = machine.array(dtype, 3 * elements)?;
     let pair_count = rows * shape.tokens;
     let mut of_bias = if with_bias { Some(machine.array(dtype, pair_count)?) } else { None };

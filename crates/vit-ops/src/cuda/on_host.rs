@@ -382,27 +382,27 @@ fn kernels_on_host_attention_with_every_option() {
     let drawn: Vec<f64> = (0..batch * heads * tokens * tokens).map(|i| f64::from(i % 5 != 0)).collect();
     let drawn = Tensor::from_vec(drawn, (batch, heads, tokens, tokens), &device).unwrap();
     everywhere(|host, dtype| {
-        let parts = [0, 1, 2].map(|seed| rounded(&[batch, heads, tokens, width], seed, dtype));
+        let qkv = rounded(&[batch, tokens, 3 * heads * width], 0, dtype);
         // One bias a head, for all images.
         let bias = rounded(&[heads, tokens, tokens], 3, dtype);
         let gradient = rounded(&[batch, tokens, heads * width], 4, dtype);
-        let (value, gradients) = reference(&[&parts[0], &parts[1], &parts[2], &bias], Some(&gradient), |t| {
+        let (value, gradients) = reference(&[&qkv, &bias], Some(&gradient), |t| {
             let mut options = AttentionOptions {
-                bias: Some(&t[3]),
+                bias: Some(&t[1]),
                 mask: Some(&mask),
                 // A rate whose factor, 4/3, is rounded below as the kernel gets it.
                 dropout: Some(Dropout::given(0.25, &drawn)),
                 scale: Some(0.4),
                 ..AttentionOptions::new(heads)
             };
-            Ok(crate::attention_qkv(&t[0], &t[1], &t[2], &mut options)?.context)
+            Ok(crate::attention(&t[0], &mut options)?.context)
         });
-        let shape = AttentionShape::separate(batch, heads, tokens, width, 0.4);
+        let shape = AttentionShape::packed(batch, heads, tokens, width, 0.4);
         let keep = HostArray::of(&(&drawn / 0.75).unwrap(), dtype);
-        let [q, k, v] = parts.map(|part| HostArray::of(&part, dtype));
+        let qkv = HostArray::of(&qkv, dtype);
         let (bias, mask) = (HostArray::of(&bias, dtype), HostArray::of(&mask, DType::U8));
         let gradient = HostArray::of(&gradient, dtype);
-        let qkv = Qkv { q: q.input(), k: k.input(), v: v.input() };
+        let qkv = Qkv::packed(qkv.input(), &shape);
         let pairs = Pairs {
             bias: Some((bias.input(), [0, tokens * tokens, tokens, 1])),
             mask: Some((mask.input(), [0, 0, tokens, 1])),
@@ -412,9 +412,9 @@ fn kernels_on_host_attention_with_every_option() {
         close("attention", &found.values(), &value, dtype);
         let found =
             attention::attention_backward(host, dtype, &qkv, &pairs, &shape, gradient.input(), true).unwrap();
-        close("attention's gradients", &found.qkv.values(), &gradients[..3].concat(), dtype);
+        close("attention's gradients", &found.qkv.values(), &gradients[0], dtype);
         let of_bias = Tensor::from_vec(found.bias.unwrap().values(), (batch, heads, tokens, tokens), &device);
-        close("a bias' gradient", &values(&of_bias.unwrap().sum(0).unwrap()), &gradients[3], dtype);
+        close("a bias' gradient", &values(&of_bias.unwrap().sum(0).unwrap()), &gradients[1], dtype);
     });
 }
 
