@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::Dataset;
 use crate::error::nearest;
-use crate::{Error, Protocol, cifar, fashion_mnist, folder, mvtec};
+use crate::problem::Problem;
+use crate::{
+    Error, Protocol, aircraft, cars, cats_dogs, cifar, dior, fashion_mnist, folder, good_bad, mnist, mvtec,
+    normal_abnormal, stl10, synthetic, table, visa,
+};
 
 /// A registered data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,29 +29,59 @@ const MVTEC_ROOT: &str = "category folders with `train/good`, `test/<defect>` an
 
 const MVTEC_LICENCE: &str = "CC BY-NC-SA 4.0 for MVTec's own; otherwise the folder's own";
 
+const MVTEC_SOURCE: &str = "https://www.mvtec.com/company/research/datasets";
+
+const LOCO_ROOT: &str =
+    "category folders as MVTec AD's, with several masks an image and `defects_config.json`";
+
+const CATS_ROOT: &str = "`{Cat,Dog}/<number>.jpg`, or `train/{cat,dog}.<number>.jpg`";
+
+const VISA_ROOT: &str = "category folders with `Data/Images/{Normal,Anomaly}` and `Data/Masks/Anomaly`";
+
+const AIRCRAFT_ROOT: &str =
+    "`variants.txt`, `images_variant_{train,val,test}.txt` and `images`, maybe in `data`";
+
+/// A data set that lies in a directory that must be given.
+const fn rooted(name: &'static str, title: &'static str, root: &'static str, protocol: Protocol) -> Entry {
+    Entry { name, title, root: Some(root), default_root: None, protocol }
+}
+
 /// All of them, by name.
 pub const ENTRIES: &[Entry] = &[
-    Entry {
-        name: "btad",
-        title: "BTAD",
-        root: Some("the folders `01`, `02`, `03` with `train/ok`, `test/{ok,ko}` and `ground_truth/ko`"),
-        default_root: None,
-        protocol: Protocol::ClassSeparated,
-    },
-    Entry {
-        name: "cifar10",
-        title: "CIFAR-10",
-        root: Some("`data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`"),
-        default_root: None,
-        protocol: Protocol::Unimodal,
-    },
-    Entry {
-        name: "cifar100",
-        title: "CIFAR-100 (20 coarse classes)",
-        root: Some("`train.bin` and `test.bin`"),
-        default_root: None,
-        protocol: Protocol::Unimodal,
-    },
+    rooted(
+        "btad",
+        "BTAD",
+        "the folders `01`, `02`, `03` with `train/ok`, `test/{ok,ko}` and `ground_truth/ko`",
+        Protocol::ClassSeparated,
+    ),
+    rooted("cats-vs-dogs", "Cats vs dogs", CATS_ROOT, Protocol::Unimodal),
+    rooted("cats-vs-dogs-80-20", "Cats vs dogs, four fifths drawn", CATS_ROOT, Protocol::Unimodal),
+    rooted(
+        "cats-vs-dogs-release",
+        "Cats vs dogs, tested on its training images",
+        CATS_ROOT,
+        Protocol::Unimodal,
+    ),
+    rooted(
+        "cifar10",
+        "CIFAR-10",
+        "`data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`",
+        Protocol::Unimodal,
+    ),
+    rooted("cifar100", "CIFAR-100 (20 coarse classes)", "`train.bin` and `test.bin`", Protocol::Unimodal),
+    rooted("cifar100-fine", "CIFAR-100 (100 classes)", "`train.bin` and `test.bin`", Protocol::Unimodal),
+    rooted(
+        "csv",
+        "A list in a CSV file",
+        "a CSV file with the columns `path`, `label` and maybe `mask`, `split`, `category`",
+        Protocol::ClassSeparated,
+    ),
+    rooted(
+        "dior",
+        "DIOR, cropped objects",
+        "`train/<class>` and `test/<class>`, or the release with `Annotations` and `ImageSets/Main`",
+        Protocol::Unimodal,
+    ),
     Entry {
         name: "fashion-mnist",
         title: "Fashion-MNIST",
@@ -63,27 +97,68 @@ pub const ENTRIES: &[Entry] = &[
         default_root: None,
         protocol: Protocol::Unimodal,
     },
+    rooted("fgvc-aircraft", "FGVC-Aircraft, 100 variants", AIRCRAFT_ROOT, Protocol::Unimodal),
+    rooted("fgvc-aircraft-10", "FGVC-Aircraft, ten variants", AIRCRAFT_ROOT, Protocol::Unimodal),
+    rooted(
+        "folder",
+        "A folder per class",
+        "`train/<class>` and `test/<class>`, or `<class>` folders to be split 80 to 20",
+        Protocol::Unimodal,
+    ),
+    rooted(
+        "good-bad",
+        "Good parts, maybe bad ones",
+        "the folder `good`, maybe `bad` and `masks`",
+        Protocol::ClassSeparated,
+    ),
+    rooted("mnist", "MNIST", "the four `*-ubyte` files, plain or as `.gz`", Protocol::Multimodal),
+    rooted("mpdd", "MPDD", MVTEC_ROOT, Protocol::ClassSeparated),
+    rooted("mvtec", "MVTec AD, or any folder in its layout", MVTEC_ROOT, Protocol::ClassSeparated),
+    rooted("mvtec-loco", "MVTec LOCO AD", LOCO_ROOT, Protocol::ClassSeparated),
+    rooted(
+        "mvtec-loco-first-mask",
+        "MVTec LOCO AD, the first mask of each image",
+        LOCO_ROOT,
+        Protocol::ClassSeparated,
+    ),
+    rooted(
+        "normal-abnormal",
+        "Folders 0.normal and 1.abnormal",
+        "`train/0.normal`, `test/0.normal` and `test/1.abnormal`",
+        Protocol::ClassSeparated,
+    ),
+    rooted(
+        "stanford-cars",
+        "Stanford Cars",
+        "`cars_train`, `cars_test` and `devkit` with the `.mat` annotations of both",
+        Protocol::Unimodal,
+    ),
+    rooted(
+        "stl10",
+        "STL-10",
+        "`train_X.bin`, `train_y.bin`, `test_X.bin` and `test_y.bin`",
+        Protocol::OneClassAbnormal,
+    ),
     Entry {
-        name: "folder",
-        title: "A folder per class",
-        root: Some("`train/<class>` and `test/<class>`, or `<class>` folders to be split 80 to 20"),
-        default_root: None,
-        protocol: Protocol::Unimodal,
-    },
-    Entry {
-        name: "mvtec",
-        title: "MVTec AD, or any folder in its layout",
-        root: Some(MVTEC_ROOT),
+        name: synthetic::NAME,
+        title: "Synthetic textures",
+        root: None,
         default_root: None,
         protocol: Protocol::ClassSeparated,
     },
-    Entry {
-        name: "mvtec-loco",
-        title: "MVTec LOCO AD",
-        root: Some(MVTEC_ROOT),
-        default_root: None,
-        protocol: Protocol::ClassSeparated,
-    },
+    rooted(
+        "view",
+        "Intel scenes (\"View\")",
+        "`seg_train` and `seg_test`, or `train` and `test`, with folders of the six classes",
+        Protocol::Unimodal,
+    ),
+    rooted(
+        "visa",
+        "VisA",
+        "category folders with `Data/Images` and `Data/Masks`, and `split_csv/1cls.csv`",
+        Protocol::ClassSeparated,
+    ),
+    rooted("visa-80-20", "VisA, the first four fifths", VISA_ROOT, Protocol::ClassSeparated),
 ];
 
 /// Opens the data set called `name` in the directory `root`. Without a root, the entry's default place is looked at
@@ -91,8 +166,22 @@ pub const ENTRIES: &[Entry] = &[
 ///
 /// # Errors
 /// [`Error::UnknownDataset`] with the nearest name; [`Error::NoRoot`] and [`Error::UnusedRoot`]; and what is wrong with
-/// its files, as far as that shows without decoding all of them.
+/// its files, as far as that shows without decoding all of them: [`Error::Problems`] with all of it.
 pub fn open(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> {
+    let dataset = open_unchecked(name, root)?;
+    if dataset.problems().iter().any(Problem::is_fault) {
+        let problems = dataset.problems().to_vec();
+        return Err(Error::Problems { dataset: name.to_owned(), problems });
+    }
+    Ok(dataset)
+}
+
+/// As [`open`], but what is wrong with single files or folders is left to [`Dataset::problems`]: for whoever checks a
+/// data set, or uses what is left of it ([`crate::without`]).
+///
+/// # Errors
+/// As [`open`], where nothing can be listed at all.
+pub fn open_unchecked(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> {
     let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) else {
         let names = || ENTRIES.iter().map(|entry| entry.name);
         return Err(Error::UnknownDataset {
@@ -104,6 +193,9 @@ pub fn open(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> 
     let Some(expected) = entry.root else {
         return match root {
             Some(root) => Err(Error::UnusedRoot { dataset: name.to_owned(), root: root.to_owned() }),
+            None if name == synthetic::NAME => {
+                Ok(Box::new(synthetic::Synthetic::new(&synthetic::SyntheticOptions::default())?))
+            }
             None => open_embedded(),
         };
     };
@@ -112,20 +204,46 @@ pub fn open(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset>, Error> 
     let Some(root) = found else {
         return Err(Error::NoRoot { dataset: name.to_owned(), expected, looked_in_default: default });
     };
+    open_rooted(entry, &root)
+}
+
+fn open_rooted(entry: &Entry, root: &Path) -> Result<Box<dyn Dataset>, Error> {
+    let (name, title) = (entry.name, entry.title);
+    let in_mvtec_layout = |licence, source, options: mvtec::Options| {
+        mvtec::open(mvtec::card(name, title, licence, source), root, &options)
+    };
+    let plain = mvtec::Options::default();
     Ok(match name {
-        "cifar10" => Box::new(cifar::open_10(&root)?),
-        "cifar100" => Box::new(cifar::open_100(&root)?),
-        "fashion-mnist" => Box::new(fashion_mnist::open(&root)?),
-        "folder" => Box::new(folder::open(&root)?),
         "btad" => {
-            let licence = "CC BY-NC-SA 4.0";
-            let card = mvtec::card(name, entry.title, licence, "https://github.com/pankajmishra000/VT-ADL");
-            Box::new(mvtec::open(card, &root)?)
+            Box::new(in_mvtec_layout("CC BY-NC-SA 4.0", "https://github.com/pankajmishra000/VT-ADL", plain)?)
         }
-        _ => {
-            let source = "https://www.mvtec.com/company/research/datasets";
-            Box::new(mvtec::open(mvtec::card(name, entry.title, MVTEC_LICENCE, source), &root)?)
+        "cats-vs-dogs" => Box::new(cats_dogs::open(name, title, cats_dogs::Division::ByNumber, root)?),
+        "cats-vs-dogs-80-20" => Box::new(cats_dogs::open(name, title, cats_dogs::Division::Drawn, root)?),
+        "cats-vs-dogs-release" => Box::new(cats_dogs::open(name, title, cats_dogs::Division::Release, root)?),
+        "cifar10" => Box::new(cifar::open_10(root)?),
+        "cifar100" => Box::new(cifar::open_100(root)?),
+        "cifar100-fine" => Box::new(cifar::open_100_fine(root)?),
+        "csv" => Box::new(table::open(root)?),
+        "dior" => Box::new(dior::open(root)?),
+        "fashion-mnist" => Box::new(fashion_mnist::open(root)?),
+        "fgvc-aircraft" => Box::new(aircraft::open(name, title, false, root)?),
+        "fgvc-aircraft-10" => Box::new(aircraft::open(name, title, true, root)?),
+        "folder" => Box::new(folder::open(root)?),
+        "good-bad" => Box::new(good_bad::open(root)?),
+        "mnist" => Box::new(mnist::open(root)?),
+        "mpdd" => Box::new(in_mvtec_layout("CC BY-NC-SA 4.0", "https://github.com/stepanje/MPDD", plain)?),
+        "mvtec-loco" | "mvtec-loco-first-mask" => {
+            let first_mask_only = name == "mvtec-loco-first-mask";
+            let options = mvtec::Options { saturations: !first_mask_only, first_mask_only };
+            Box::new(in_mvtec_layout("CC BY-NC-SA 4.0", MVTEC_SOURCE, options)?)
         }
+        "normal-abnormal" => Box::new(normal_abnormal::open(root)?),
+        "stanford-cars" => Box::new(cars::open(root)?),
+        "stl10" => Box::new(stl10::open(root)?),
+        "view" => Box::new(folder::open_scenes(root)?),
+        "visa" => Box::new(visa::open(name, title, visa::Division::Official, root)?),
+        "visa-80-20" => Box::new(visa::open(name, title, visa::Division::FirstFourFifths, root)?),
+        _ => Box::new(in_mvtec_layout(MVTEC_LICENCE, MVTEC_SOURCE, plain)?),
     })
 }
 

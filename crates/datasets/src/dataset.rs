@@ -1,9 +1,13 @@
 //! What a data set is to the rest of the project.
 
+use std::path::{Path, PathBuf};
+
 use anomaly_core::ContentKey;
 use image_prep::{Mask, Rgb8};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::problem::Problem;
 use crate::{Error, Protocol, error::nearest};
 
 /// A data set: a list of items, and their pixels on demand.
@@ -17,7 +21,8 @@ pub trait Dataset: Send + Sync {
     /// Its classes, in their order. An item's `class` is an index into them.
     fn classes(&self) -> &[Class];
 
-    /// Its items: those of the training split first, each split in the data set's order.
+    /// Its items: those of the training part first, then those of the validation part, then the test part; each in the
+    /// data set's order.
     fn items(&self) -> &[Item];
 
     /// The pixels of `items()[index]`.
@@ -46,6 +51,34 @@ pub trait Dataset: Send + Sync {
     /// If it can't be read.
     fn size(&self, index: usize) -> Result<(usize, usize), Error> {
         self.image(index).map(|image| (image.height, image.width))
+    }
+
+    /// How many channels the stored image has: 1, 3, or more with alpha. [`Dataset::image`] always gives 3.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    fn channels(&self, _index: usize) -> Result<usize, Error> {
+        Ok(3)
+    }
+
+    /// What was found wrong when it was opened.
+    fn problems(&self) -> &[Problem] {
+        &[]
+    }
+
+    /// The file that holds the image, where it is one by itself.
+    fn path(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// The files that hold the masks, where they are files.
+    fn mask_paths(&self, _index: usize) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// What the mask values of a class mean for region metrics: the table of MVTec LOCO. Empty where there is none.
+    fn saturations(&self, _class: usize) -> &[Saturation] {
+        &[]
     }
 
     /// A sha256 of what the item holds, masks included: of its files' bytes, or of its pixels where many items share a
@@ -118,6 +151,20 @@ impl Class {
     }
 }
 
+/// How much of a defect must be found for it to count as found: a row of MVTec LOCO's `defects_config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saturation {
+    /// The kind of defect.
+    pub defect_name: String,
+    /// The value of its mask's samples, 1 to 255.
+    pub pixel_value: u8,
+    /// In pixels, or, if relative, as a share in (0, 1] of the defect's area.
+    pub saturation_threshold: f64,
+    /// Whether the threshold is a share.
+    pub relative_saturation: bool,
+}
+
 /// One image of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -132,10 +179,24 @@ pub struct Item {
 }
 
 /// The official split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// For training.
     Train,
+    /// For choosing among what training gives.
+    Validation,
     /// For testing.
     Test,
+}
+
+impl Part {
+    /// Its name in ids and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
 }

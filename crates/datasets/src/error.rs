@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::problem::Problem;
+
 /// What can go wrong between a data set's name and its images.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -7,6 +9,19 @@ pub enum Error {
     /// No data set has this name.
     #[error("unknown data set `{name}`{}; known are {known}", did_you_mean(nearest.as_deref()))]
     UnknownDataset {
+        /// The name that was given.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+        /// All names.
+        known: String,
+    },
+    /// No protocol has this name.
+    #[error(
+        "unknown protocol `{name}`{}; known are {known}, each also as `PROTOCOL-4-shot` or `PROTOCOL-4-shot-consecutive`",
+        did_you_mean(nearest.as_deref())
+    )]
+    UnknownProtocol {
         /// The name that was given.
         name: String,
         /// The nearest name that exists.
@@ -62,13 +77,13 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
-    /// An anomalous image of a data set with masks has none.
-    #[error("{image}: no mask at {expected}")]
-    NoMask {
-        /// The image's file.
-        image: PathBuf,
-        /// Where its mask was looked for.
-        expected: PathBuf,
+    /// The data set is not as it must be. All that was found wrong on opening it is here; `datasets::check` looks further.
+    #[error("data set `{dataset}` has {}{}", count(problems.len()), lines(problems))]
+    Problems {
+        /// The data set.
+        dataset: String,
+        /// What is wrong, in the order it was found.
+        problems: Vec<Problem>,
     },
     /// A class without images.
     #[error("{path}: class `{class}` has no images")]
@@ -85,6 +100,14 @@ pub enum Error {
         id: String,
         /// What went wrong, with the path where it was decoded from a file.
         source: image_prep::Error,
+    },
+    /// Several images of one batch cannot be read.
+    #[error("{first}; of the same batch also `{others}`")]
+    Several {
+        /// What is wrong with the first of them.
+        first: Box<Error>,
+        /// The ids of the others.
+        others: String,
     },
     /// Images of one batch come out of the preprocessing with different sizes.
     #[error(
@@ -114,6 +137,16 @@ pub enum Error {
         /// What there is.
         found: String,
     },
+    /// An option of a made-up data set, or of loading, is not one of those that make sense.
+    #[error("`{field}`: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// The thread that reads ahead could not be started, or ended early.
     #[error("reading ahead: {0}")]
     ReadAhead(String),
@@ -136,6 +169,21 @@ impl From<Error> for anomaly_core::DataError {
     fn from(error: Error) -> Self {
         Self::new(error)
     }
+}
+
+fn count(problems: usize) -> String {
+    format!("{problems} problem{}", if problems == 1 { "" } else { "s" })
+}
+
+/// The most problems that one message tells.
+const TOLD: usize = 20;
+
+fn lines(problems: &[Problem]) -> String {
+    let mut text: String = problems.iter().take(TOLD).map(|problem| format!("\n  {problem}")).collect();
+    if problems.len() > TOLD {
+        text.push_str(&format!("\n  and {} more", problems.len() - TOLD));
+    }
+    text
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

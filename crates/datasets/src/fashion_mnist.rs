@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::dataset::{Card, Class, Part};
-use crate::idx::Idx;
-use crate::packed::{Packed, Samples};
+use crate::dataset::Card;
+use crate::mnist::{assemble, read};
+use crate::packed::Packed;
 use crate::{Error, Protocol};
 
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
@@ -33,41 +33,9 @@ fn card(name: &str, title: &str) -> Card {
     }
 }
 
-/// The four files of one copy: images and labels of the training part, then of the test part.
-fn assemble(card: Card, folder: &Path, files: [Idx; 4]) -> Result<Packed, Error> {
-    let [train_images, train_labels, test_images, test_labels] = files;
-    let &[_, height, width] = train_images.shape.as_slice() else {
-        return Err(Error::content(folder, "images with 3 axes", format!("{:?}", train_images.shape)));
-    };
-    let mut set = Packed::new(card, Class::numbered(&CLASSES), height, width, Samples::Grey);
-    for (part, images, labels) in
-        [(Part::Train, &train_images, &train_labels), (Part::Test, &test_images, &test_labels)]
-    {
-        let found = format!("{:?} images and {:?} labels", images.shape, labels.shape);
-        if images.shape != [labels.data.len(), height, width] || set.stride() == 0 {
-            let expected = format!("one label an image and images of {height} x {width} pixels");
-            return Err(Error::content(folder, expected, found));
-        }
-        for (pixels, &label) in images.data.chunks_exact(set.stride()).zip(&labels.data) {
-            if usize::from(label) >= CLASSES.len() {
-                return Err(Error::content(folder, "labels of 0 to 9", label.to_string()));
-            }
-            set.push(part, label.into(), pixels);
-        }
-    }
-    set.check_classes(folder)?;
-    Ok(set)
-}
-
 /// The data set in `folder`, its files plain or gzipped.
 pub(crate) fn open(folder: &Path) -> Result<Packed, Error> {
-    let files = [
-        Idx::read(folder, "train-images-idx3-ubyte", 3)?,
-        Idx::read(folder, "train-labels-idx1-ubyte", 1)?,
-        Idx::read(folder, "t10k-images-idx3-ubyte", 3)?,
-        Idx::read(folder, "t10k-labels-idx1-ubyte", 1)?,
-    ];
-    assemble(card("fashion-mnist", "Fashion-MNIST"), folder, files)
+    assemble(card("fashion-mnist", "Fashion-MNIST"), &CLASSES, folder, read(folder)?)
 }
 
 /// The embedded sample: name in the asset folder, pinned sha256, axes, bytes.
@@ -102,11 +70,12 @@ const SAMPLE: [(&str, &str, usize, &[u8]); 4] = [
 /// The embedded sample, its files checked against their pinned sha256.
 #[cfg(feature = "sample")]
 pub(crate) fn open_sample() -> Result<Packed, Error> {
+    use crate::idx::Idx;
     use crate::split::hex;
     use sha2::{Digest, Sha256};
 
     let folder = Path::new("assets/fashion-mnist-sample");
-    let read = |(name, pinned, rank, bytes): (&str, &str, usize, &[u8])| {
+    let checked = |(name, pinned, rank, bytes): (&str, &str, usize, &[u8])| {
         let found = hex(&Sha256::digest(bytes));
         if found != pinned {
             return Err(Error::content(folder.join(name), format!("sha256 {pinned}"), found));
@@ -114,8 +83,8 @@ pub(crate) fn open_sample() -> Result<Packed, Error> {
         Idx::parse(&folder.join(name), bytes, rank)
     };
     let [a, b, c, d] = SAMPLE;
-    let files = [read(a)?, read(b)?, read(c)?, read(d)?];
-    assemble(card("fashion-mnist-sample", "Fashion-MNIST, bundled sample"), folder, files)
+    let files = [checked(a)?, checked(b)?, checked(c)?, checked(d)?];
+    assemble(card("fashion-mnist-sample", "Fashion-MNIST, bundled sample"), &CLASSES, folder, files)
 }
 
 #[cfg(test)]
@@ -123,11 +92,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::Dataset;
+    use crate::idx::Idx;
 
     #[cfg(feature = "sample")]
     #[test]
     fn the_sample_has_its_images_of_every_class() {
-        use crate::Dataset;
+        use crate::Part;
 
         let set = open_sample().unwrap();
         for class in 0..10 {
@@ -153,12 +124,15 @@ mod tests {
             data: vec![fill; shape.iter().product()],
         };
         let assembled =
-            |files| assemble(card("x", "x"), Path::new("a/folder"), files).map(|_| ()).unwrap_err();
+            |files| assemble(card("x", "x"), &CLASSES, Path::new("a/folder"), files).map(|_| ()).unwrap_err();
         let short = assembled([idx(&[2, 4, 4], 0), idx(&[3], 0), idx(&[1, 4, 4], 0), idx(&[1], 0)]);
         assert!(short.to_string().contains("[2, 4, 4] images and [3] labels"), "{short}");
         let label = assembled([idx(&[1, 4, 4], 0), idx(&[1], 10), idx(&[1, 4, 4], 0), idx(&[1], 0)]);
         assert!(label.to_string().contains("found 10"), "{label}");
-        let class = assembled([idx(&[1, 4, 4], 0), idx(&[1], 0), idx(&[1, 4, 4], 0), idx(&[1], 0)]);
-        assert!(class.to_string().contains("Trouser") && class.to_string().contains("a/folder"), "{class}");
+        let files = [idx(&[1, 4, 4], 0), idx(&[1], 0), idx(&[1, 4, 4], 0), idx(&[1], 0)];
+        let set = assemble(card("x", "x"), &CLASSES, Path::new("a/folder"), files).unwrap();
+        let class = set.problems()[0].to_string();
+        assert!(class.contains("Trouser") && class.contains("a/folder"), "{class}");
+        assert_eq!(set.problems().len(), 18);
     }
 }

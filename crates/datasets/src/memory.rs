@@ -54,16 +54,15 @@ impl InMemory {
             protocol: if defects { Protocol::ClassSeparated } else { Protocol::Unimodal },
         };
         let mut set = Self { card, classes: Vec::new(), items: Vec::new(), images: Vec::new() };
-        let train = images.iter().filter(|image| image.part == Part::Train).count();
-        for (number, image) in images.into_iter().enumerate() {
+        let mut counts = [0_usize; 3];
+        for image in images {
             let class = set.classes.iter().position(|class| class.key == image.class).unwrap_or_else(|| {
                 set.classes.push(Class::named(image.class));
                 set.classes.len() - 1
             });
-            let id = match image.part {
-                Part::Train => format!("train/{number:05}"),
-                Part::Test => format!("test/{:05}", number - train),
-            };
+            let number = counts[image.part as usize];
+            counts[image.part as usize] += 1;
+            let id = format!("{}/{number:05}", image.part.name());
             set.items.push(Item { id, part: image.part, class, defect: image.defect });
             set.images.push((image.image, image.masks));
         }

@@ -9,36 +9,43 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::dataset::{Dataset, Part};
-use crate::protocol::{Protocol, multimodal, unimodal};
+use crate::protocol::{ALL, Protocol, ShotDraw, Shots, Task, multimodal, one_class_abnormal, unimodal};
 
 /// What makes a split smaller, and what is held out of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitOptions {
+    /// Only so many training images of each normal class; excludes `train_limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shots: Option<Shots>,
     /// At most this many training images (those held out included), drawn in proportion to their classes.
     pub train_limit: Option<usize>,
     /// At most this many test images, drawn in proportion to normal and anomalous, and within these to their classes
     /// and defects; at least one of either.
     pub test_limit: Option<usize>,
     /// The share of the training images that the fit does not see, 0 to 1 exclusive, for an honest selection among what
-    /// it offers. 0 holds nothing out, anything above at least one image.
+    /// it offers. 0 holds nothing out but the data set's own validation images, anything above at least one image more.
     pub held_out_share: f64,
     /// Seeds all draws.
     pub seed: u64,
 }
 
-/// The lists of one protocol and category: indices into [`Dataset::items`], ascending.
+/// The lists of one protocol and category: indices into [`Dataset::items`], ascending but for the test images of
+/// [`Protocol::OneClassAbnormal`], which have an order of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// The data set's registered name.
     pub dataset: String,
-    /// The category's key.
+    /// The category's key, or [`ALL`].
     pub category: String,
     /// Who is normal.
     pub protocol: Protocol,
+    /// How few normal images there are to learn from; all if `None`.
+    pub shots: Option<Shots>,
     /// Normal images to learn from.
     pub train: Vec<usize>,
-    /// Normal training images that the fit does not see.
+    /// Normal images that the fit does not see: the data set's own validation images, and the share held out of the
+    /// training images.
     pub held_out: Vec<usize>,
     /// Images to be judged by.
     pub test: Vec<usize>,
@@ -67,15 +74,44 @@ impl Split {
         category: &str,
         options: &SplitOptions,
     ) -> Result<Self, Error> {
-        let class = dataset.class_index(category)?;
-        let chosen = Chooser { dataset, category: &dataset.classes()[class].key, options };
-        let (train, test, anomalous) = chosen.lists(protocol, class)?;
-        let (train, held_out) = chosen.train(&train)?;
+        Self::build(dataset, protocol, category, options, true)
+    }
+
+    /// As [`Split::new`], for a fit alone: there may be no anomalous test images, or no test images at all, as in a folder
+    /// of good parts.
+    ///
+    /// # Errors
+    /// As [`Split::new`], but for the test images.
+    pub fn for_training(
+        dataset: &dyn Dataset,
+        protocol: Protocol,
+        category: &str,
+        options: &SplitOptions,
+    ) -> Result<Self, Error> {
+        Self::build(dataset, protocol, category, options, false)
+    }
+
+    fn build(
+        dataset: &dyn Dataset,
+        protocol: Protocol,
+        category: &str,
+        options: &SplitOptions,
+        judged: bool,
+    ) -> Result<Self, Error> {
+        let class = match dataset.class_index(category) {
+            Err(_) if protocol == Protocol::MultiClass && category == ALL => None,
+            found => Some(found?),
+        };
+        let key = class.map_or(ALL, |class| dataset.classes()[class].key.as_str());
+        let chosen = Chooser { dataset, category: key, options, judged };
+        let Lists { train, validation, test, anomalous } = chosen.lists(protocol, class)?;
+        let (train, held_out) = chosen.train(&train, validation)?;
         let (test, anomalous) = chosen.test(test, anomalous)?;
         Ok(Self {
             dataset: dataset.card().name.clone(),
             category: chosen.category.to_owned(),
             protocol,
+            shots: options.shots,
             train,
             held_out,
             test,
@@ -102,7 +138,7 @@ impl Split {
             content.update(digest?);
         }
         let mut split = Sha256::new();
-        add(&mut split, self.protocol.name());
+        add(&mut split, &Task { protocol: self.protocol, shots: self.shots }.to_string());
         add(&mut split, &self.category);
         let normal = |list: &[usize]| list.iter().map(|&index| (index, false)).collect::<Vec<_>>();
         let test = self.test.iter().copied().zip(self.anomalous.iter().copied()).collect();
@@ -135,66 +171,137 @@ struct Chooser<'a> {
     dataset: &'a dyn Dataset,
     category: &'a str,
     options: &'a SplitOptions,
+    /// Whether there must be test images of either kind.
+    judged: bool,
 }
 
-type Lists = (Vec<usize>, Vec<usize>, Vec<bool>);
+/// What a protocol chooses, before limits.
+struct Lists {
+    train: Vec<usize>,
+    /// The data set's own images to validate on.
+    validation: Vec<usize>,
+    test: Vec<usize>,
+    anomalous: Vec<bool>,
+}
 
 impl Chooser<'_> {
-    fn lists(&self, protocol: Protocol, class: usize) -> Result<Lists, Error> {
+    fn lists(&self, protocol: Protocol, class: Option<usize>) -> Result<Lists, Error> {
         let items = self.dataset.items();
-        if protocol == Protocol::ClassSeparated {
-            let own = |part| {
-                let wanted = move |&index: &usize| items[index].class == class && items[index].part == part;
-                (0..items.len()).filter(wanted).collect::<Vec<_>>()
+        let of = |part, own: &dyn Fn(usize) -> bool| {
+            let wanted = |&index: &usize| items[index].part == part && own(items[index].class);
+            (0..items.len()).filter(wanted).collect::<Vec<_>>()
+        };
+        let everyone = |_: usize| true;
+        let own = |c: usize| class.is_none_or(|class| c == class);
+        if protocol.needs_defects() {
+            let learned: &dyn Fn(usize) -> bool =
+                if protocol == Protocol::MultiClass { &everyone } else { &own };
+            let normals = |part| {
+                let mut list = of(part, learned);
+                list.retain(|&index| items[index].defect.is_none());
+                list
             };
-            let (train, test) = (own(Part::Train), own(Part::Test));
+            let test = of(Part::Test, &own);
             let anomalous = test.iter().map(|&index| items[index].defect.is_some()).collect();
-            return Ok((train, test, anomalous));
+            let (train, validation) = (normals(Part::Train), normals(Part::Validation));
+            return Ok(Lists { train, validation, test, anomalous });
         }
         if items.iter().any(|item| item.defect.is_some()) {
-            let expected = "class-separated, since images have defects";
+            let expected = "class-separated or multi-class, since images have defects";
             return Err(self.wrong("protocol", expected, protocol.name()));
         }
-        let tests = items.iter().position(|item| item.part == Part::Test).unwrap_or(items.len());
-        let labels: Vec<usize> = items.iter().map(|item| item.class).collect();
+        let (train, validation, test) =
+            (of(Part::Train, &everyone), of(Part::Validation, &everyone), of(Part::Test, &everyone));
+        let labels = |list: &[usize]| list.iter().map(|&index| items[index].class).collect::<Vec<_>>();
+        let class = class.unwrap_or_default();
+        let at =
+            |list: &[usize], positions: &[usize]| positions.iter().map(|&at| list[at]).collect::<Vec<_>>();
+        let (train_labels, test_labels) = (labels(&train), labels(&test));
         let select = if protocol == Protocol::Unimodal { unimodal } else { multimodal };
-        let chosen = select(&labels[..tests], &labels[tests..], class);
-        let mut anomalous = vec![false; items.len() - tests];
+        let held = select(&labels(&validation), &[], class).train;
+        let validation = at(&validation, &held);
+        if protocol == Protocol::OneClassAbnormal {
+            let chosen = one_class_abnormal(&train_labels, &test_labels, class);
+            let both = |&(part, at): &(Part, usize)| if part == Part::Train { train[at] } else { test[at] };
+            let anomalous = (0..chosen.test.len()).map(|at| at >= chosen.normal).collect();
+            let judged = chosen.test.iter().map(both).collect();
+            return Ok(Lists { train: at(&train, &chosen.train), validation, test: judged, anomalous });
+        }
+        let chosen = select(&train_labels, &test_labels, class);
+        let mut anomalous = vec![false; test.len()];
         chosen.anomalous.iter().for_each(|&at| anomalous[at] = true);
-        Ok((chosen.train, (tests..items.len()).collect(), anomalous))
+        Ok(Lists { train: at(&train, &chosen.train), validation, test, anomalous })
     }
 
     /// Training and held-out images.
-    fn train(&self, train: &[usize]) -> Result<(Vec<usize>, Vec<usize>), Error> {
+    fn train(&self, train: &[usize], mut validation: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
         let share = self.options.held_out_share;
         if !(0.0..1.0).contains(&share) {
             return Err(self.wrong("held_out_share", "0 to 1 exclusive", &share.to_string()));
         }
         let streams = Streams::new(self.options.seed);
-        let limit = self.options.train_limit.unwrap_or(train.len()).min(train.len());
         let by_class = |index: usize| self.dataset.items()[index].class;
-        let train = stratified(train, limit, by_class, &mut streams.stream("train-limit"));
+        let train = match (self.options.shots, self.options.train_limit) {
+            (Some(_), Some(limit)) => {
+                return Err(self.wrong("train_limit", "none beside shots", &limit.to_string()));
+            }
+            (Some(shots), None) => self.shots(train, shots, &mut streams.stream("shots"))?,
+            (None, limit) => {
+                let limit = limit.unwrap_or(train.len()).min(train.len());
+                stratified(train, limit, by_class, &mut streams.stream("train-limit"))
+            }
+        };
         let needed = if share > 0.0 { 2 } else { 1 };
         if train.len() < needed {
             let expected = format!("at least {needed} normal images");
             return Err(self.wrong("training images", &expected, &train.len().to_string()));
         }
         if share == 0.0 {
-            return Ok((train, Vec::new()));
+            return Ok((train, validation));
         }
         let wanted = ((train.len() as f64 * share).round() as usize).clamp(1, train.len() - 1);
         let held_out = stratified(&train, wanted, by_class, &mut streams.stream("held-out"));
         let train = train.into_iter().filter(|index| held_out.binary_search(index).is_err()).collect();
-        Ok((train, held_out))
+        validation.extend(held_out);
+        validation.sort_unstable();
+        Ok((train, validation))
+    }
+
+    /// The few images of each class.
+    fn shots(&self, train: &[usize], shots: Shots, stream: &mut Stream) -> Result<Vec<usize>, Error> {
+        let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &index in train {
+            classes.entry(self.dataset.items()[index].class).or_default().push(index);
+        }
+        let mut few = Vec::new();
+        for own in classes.values() {
+            let first = match shots.draw {
+                ShotDraw::Drawn => 0,
+                ShotDraw::Consecutive => usize::try_from(self.options.seed).unwrap_or(usize::MAX),
+            };
+            if first.checked_add(shots.count).is_none_or(|end| end > own.len()) {
+                let expected = format!("at most {} from image {first} on", own.len().saturating_sub(first));
+                return Err(self.wrong("shots", &expected, &shots.count.to_string()));
+            }
+            match shots.draw {
+                ShotDraw::Drawn => {
+                    few.extend(stream.permutation(own.len()).iter().take(shots.count).map(|&at| own[at]));
+                }
+                ShotDraw::Consecutive => few.extend(&own[first..first + shots.count]),
+            }
+        }
+        few.sort_unstable();
+        Ok(few)
     }
 
     fn test(&self, test: Vec<usize>, anomalous: Vec<bool>) -> Result<(Vec<usize>, Vec<bool>), Error> {
+        // Positions, since the list may have an order of its own.
         let side = |wanted: bool| {
-            let own = test.iter().zip(&anomalous).filter(|(_, anomalous)| **anomalous == wanted);
-            own.map(|(&index, _)| index).collect::<Vec<_>>()
+            let own = anomalous.iter().enumerate().filter(|(_, anomalous)| **anomalous == wanted);
+            own.map(|(at, _)| at).collect::<Vec<_>>()
         };
         let (normals, anomalies) = (side(false), side(true));
-        if normals.is_empty() || anomalies.is_empty() {
+        if self.judged && (normals.is_empty() || anomalies.is_empty()) {
             let found = format!("{} normal and {} anomalous", normals.len(), anomalies.len());
             return Err(self.wrong("test images", "normal and anomalous ones", &found));
         }
@@ -207,14 +314,11 @@ impl Chooser<'_> {
         let streams = Streams::new(self.options.seed);
         let counts = allot(limit, &[normals.len(), anomalies.len()]);
         let items = self.dataset.items();
-        let by_kind = |index: usize| (items[index].class, items[index].defect.as_deref());
-        let normals = stratified(&normals, counts[0], by_kind, &mut streams.stream("test-limit-normal"));
-        let anomalies =
-            stratified(&anomalies, counts[1], by_kind, &mut streams.stream("test-limit-anomalous"));
-        let mut both: Vec<(usize, bool)> = normals.into_iter().map(|index| (index, false)).collect();
-        both.extend(anomalies.into_iter().map(|index| (index, true)));
-        both.sort_unstable();
-        Ok(both.into_iter().unzip())
+        let by_kind = |at: usize| (items[test[at]].class, items[test[at]].defect.as_deref());
+        let mut kept = stratified(&normals, counts[0], by_kind, &mut streams.stream("test-limit-normal"));
+        kept.extend(stratified(&anomalies, counts[1], by_kind, &mut streams.stream("test-limit-anomalous")));
+        kept.sort_unstable();
+        Ok(kept.into_iter().map(|at| (test[at], anomalous[at])).unzip())
     }
 
     fn wrong(&self, field: &'static str, expected: &str, found: &str) -> Error {
@@ -354,6 +458,89 @@ mod tests {
         assert_eq!((separated.train.len(), separated.test.len(), separated.test_normals().len()), (5, 16, 4));
         assert_eq!(count(&parts, &separated.test, 1), 16);
         assert!(split(Protocol::Unimodal).unwrap_err().to_string().contains("class-separated"));
+    }
+
+    #[test]
+    fn the_abnormal_class_is_tested_on_in_the_order_of_its_reference() {
+        let set = semantic();
+        let with =
+            |options: &SplitOptions| Split::new(&set, Protocol::OneClassAbnormal, "c1", options).unwrap();
+        let split = with(&SplitOptions::default());
+        // 10 + 30 normal training images; 4 + 12 normal test images, then 20 + 8 anomalous ones.
+        assert_eq!((split.train.len(), count(&set, &split.train, 1)), (40, 0));
+        assert_eq!(split.test.len(), 16 + 20 + 8);
+        assert_eq!(split.anomalous, [vec![false; 16], vec![true; 28]].concat());
+        let parts: Vec<Part> = split.test.iter().map(|&index| set.items()[index].part).collect();
+        assert_eq!(parts[16..], [vec![Part::Train; 20], vec![Part::Test; 8]].concat());
+        assert!(split.train.iter().all(|index| !split.test.contains(index)));
+        let few = with(&SplitOptions { test_limit: Some(12), ..SplitOptions::default() });
+        assert_eq!(few.test.len(), 12);
+        assert!(few.anomalous.is_sorted());
+    }
+
+    #[test]
+    fn one_model_for_all_categories_learns_from_all_and_is_judged_by_one_or_all() {
+        let parts = industrial();
+        let split =
+            |category| Split::new(&parts, Protocol::MultiClass, category, &SplitOptions::default()).unwrap();
+        let (nut, all) = (split("nut"), split(ALL));
+        assert_eq!((nut.train.len(), nut.test.len(), count(&parts, &nut.test, 0)), (10, 16, 16));
+        assert_eq!((all.category.as_str(), all.train.len(), all.test.len()), ("all", 10, 32));
+        assert_eq!(nut.train, all.train);
+        let semantic = semantic();
+        let wrong = Split::new(&semantic, Protocol::MultiClass, ALL, &SplitOptions::default()).unwrap_err();
+        assert!(wrong.to_string().contains("0 anomalous"), "{wrong}");
+        assert!(Split::new(&parts, Protocol::ClassSeparated, ALL, &SplitOptions::default()).is_err());
+    }
+
+    #[test]
+    fn shots_are_few_of_each_class_and_follow_the_seed() {
+        let parts = industrial();
+        let with = |protocol, count, draw, seed| {
+            let shots = Some(Shots { count, draw });
+            Split::new(&parts, protocol, "pill", &SplitOptions { shots, seed, ..SplitOptions::default() })
+        };
+        let drawn = with(Protocol::ClassSeparated, 2, ShotDraw::Drawn, 0).unwrap();
+        assert_eq!(drawn, with(Protocol::ClassSeparated, 2, ShotDraw::Drawn, 0).unwrap());
+        assert_eq!(drawn.train.len(), 2);
+        let lists: Vec<_> = (0..20)
+            .map(|seed| with(Protocol::ClassSeparated, 2, ShotDraw::Drawn, seed).unwrap().train)
+            .collect();
+        assert!(lists.iter().any(|list| *list != lists[0]));
+        let both = with(Protocol::MultiClass, 3, ShotDraw::Drawn, 0).unwrap();
+        assert_eq!([0, 1].map(|class| count(&parts, &both.train, class)), [3, 3]);
+        let whole = Split::new(&parts, Protocol::ClassSeparated, "pill", &SplitOptions::default()).unwrap();
+        let row = with(Protocol::ClassSeparated, 2, ShotDraw::Consecutive, 3).unwrap();
+        assert_eq!(row.train, whole.train[3..5]);
+        let beyond = with(Protocol::ClassSeparated, 2, ShotDraw::Consecutive, 4).unwrap_err().to_string();
+        assert!(beyond.contains("shots: expected at most 1 from image 4 on"), "{beyond}");
+        assert!(with(Protocol::ClassSeparated, 6, ShotDraw::Drawn, 0).is_err());
+        assert_ne!(drawn.fingerprint(&parts).unwrap().split, row.fingerprint(&parts).unwrap().split);
+        let shots = Some(Shots { count: 1, draw: ShotDraw::Drawn });
+        let both = SplitOptions { shots, train_limit: Some(3), ..SplitOptions::default() };
+        let wrong = Split::new(&parts, Protocol::ClassSeparated, "pill", &both).unwrap_err().to_string();
+        assert!(wrong.contains("train_limit"), "{wrong}");
+    }
+
+    #[test]
+    fn official_validation_images_are_held_out_and_good_parts_alone_can_be_learned_from() {
+        let image = |part| MemoryImage {
+            part,
+            class: "nut".into(),
+            defect: None,
+            image: Rgb8::filled(1, 1, [0, 0, 0]),
+            masks: vec![],
+        };
+        let parts = [Part::Train, Part::Train, Part::Train, Part::Validation, Part::Test];
+        let set = InMemory::new("good", parts.map(image).to_vec());
+        let options = SplitOptions { held_out_share: 0.3, ..SplitOptions::default() };
+        let split = Split::for_training(&set, Protocol::ClassSeparated, "nut", &options).unwrap();
+        assert_eq!((split.train.len(), split.held_out.len(), split.test.len()), (2, 2, 1));
+        assert!(split.held_out.contains(&3));
+        let none = SplitOptions::default();
+        let split = Split::for_training(&set, Protocol::ClassSeparated, "nut", &none).unwrap();
+        assert_eq!((split.train.len(), split.held_out), (3, vec![3]));
+        assert!(Split::new(&set, Protocol::ClassSeparated, "nut", &none).is_err());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! From files to batches and truth, as a harness goes.
 #![allow(clippy::unwrap_used)]
 
+#[path = "trees/trees.rs"]
+mod trees;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -129,8 +132,25 @@ fn an_image_that_breaks_later_is_named_by_its_path() {
         stream: &mut stream,
     };
     let results: Vec<_> = normals.epoch(plan).collect();
-    assert_eq!(results.len(), 2);
+    assert_eq!((results.len(), results[2].is_ok()), (3, true));
     let message = results[1].as_ref().unwrap_err().to_string();
     assert!(message.contains(path.to_str().unwrap()), "{message}");
     assert!(normals.key(3).unwrap_err().to_string().contains("3.png"));
+}
+
+#[test]
+fn the_data_of_the_transformer_gan_are_as_its_case_says() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/anogan-trans/g13_preprocess_protocol.safetensors");
+    let mut failures = Vec::new();
+    let units = datasets::conformance_units();
+    let summary = conformance::run_dir(&[&case], &units, false, &mut |line| {
+        if !matches!(line.outcome, conformance::Outcome::Passed) {
+            failures.push(line.to_string());
+        }
+    });
+    assert_eq!((failures, summary.unwrap().passed), (Vec::<String>::new(), 1));
+    let mut case = conformance::Case::load(&case).unwrap();
+    case.config["crop"] = true.into();
+    assert!((units[0].run)(&case).unwrap_err().to_string().contains("crop"));
 }

@@ -1,6 +1,7 @@
-//! The cases of method `datasets` for the conformance runner.
+//! The cases of method `datasets`, and the `preprocess` cases of the methods, for the conformance runner.
 
 mod config;
+mod methods;
 
 use conformance::{Case, HostTensor, Outputs, Unit, UnitError};
 
@@ -10,7 +11,7 @@ use crate::{
     ResizeTo, Rgb8, decode, resize, upsample_maps,
 };
 
-/// Every unit of the `datasets` cases.
+/// Every unit of the `datasets` cases, and how the methods prepare their images.
 pub fn conformance_units() -> Vec<Unit> {
     type Run = fn(&Case) -> Result<Outputs, UnitError>;
     let units: [(&'static str, Run); 16] = [
@@ -34,6 +35,12 @@ pub fn conformance_units() -> Vec<Unit> {
     let mut units: Vec<Unit> =
         units.into_iter().map(|(unit, run)| Unit { method: "datasets", unit, run }).collect();
     units.push(Unit { method: "datasets", unit: "hf_processors", run: hf_processors });
+    let methods: [(&'static str, Run); 3] = [
+        ("advit-gmdn", methods::advit_gmdn),
+        ("generalad", methods::generalad),
+        ("vtadl-registers", methods::vtadl_registers),
+    ];
+    units.extend(methods.map(|(method, run)| Unit { method, unit: "preprocess", run }));
     units
 }
 

@@ -6,15 +6,28 @@ use std::path::Path;
 use conformance::{Case, run_dir};
 use image_prep::{Filter, Rgb8, conformance_units, resize};
 
-fn fixtures() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/datasets")
+fn all_fixtures() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
+
+fn fixtures() -> std::path::PathBuf {
+    all_fixtures().join("datasets")
+}
+
+/// What the methods do with their images.
+const METHODS: [(&str, &str); 3] = [
+    ("advit-gmdn", "preprocess_rgb.safetensors"),
+    ("generalad", "preprocess.safetensors"),
+    ("vtadl-registers", "preprocess_a.safetensors"),
+];
 
 #[test]
 fn every_case_is_met() {
     let mut failures = Vec::new();
     let units = conformance_units();
-    let summary = run_dir(&[fixtures()], &units, false, &mut |line| {
+    let mut paths = vec![fixtures()];
+    paths.extend(METHODS.map(|(method, file)| all_fixtures().join(method).join(file)));
+    let summary = run_dir(&paths, &units, false, &mut |line| {
         if !matches!(line.outcome, conformance::Outcome::Passed) {
             failures.push(line.to_string());
         }
@@ -31,6 +44,17 @@ fn unknown_configuration_is_refused() {
     (unit.run)(&case).unwrap();
     case.config["antialias"] = false.into();
     assert!((unit.run)(&case).unwrap_err().to_string().contains("antialias"));
+}
+
+#[test]
+fn unknown_configuration_of_methods_is_refused() {
+    for (method, file) in METHODS {
+        let unit = conformance_units().into_iter().find(|unit| unit.method == method).unwrap();
+        let mut case = Case::load(all_fixtures().join(method).join(file)).unwrap();
+        (unit.run)(&case).unwrap();
+        case.config["antialias"] = false.into();
+        assert!((unit.run)(&case).unwrap_err().to_string().contains("antialias"), "{method}");
+    }
 }
 
 /// The cases allow one level for uint8 tensors; torch's 16-bit weights are reproduced to the level.
