@@ -1,11 +1,12 @@
 // A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
 #![allow(clippy::inline_always)]
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
 
-use crate::kernels::written;
-use crate::lanes::{Kernel, Lanes, Real, map, sum};
-use crate::rows::{Held, by_type, has_kernels, slice};
+use crate::kernels::BLOCK;
+use crate::lanes::{Kernel, Lanes, Real, sum};
+use crate::rows::{has_kernels, slice};
 use crate::{Error, Result};
 
 /// The mean over the last axis of the squared differences of `x` and `y`, `(.., D)` each: `(..)`.
@@ -30,53 +31,9 @@ fn composed(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     Ok((x - y)?.sqr()?.mean(D::Minus1)?)
 }
 
-/// The mean of a row's squared differences.
-struct Forward<'a, T>(&'a [T], &'a [T]);
-
-impl<T: Real> Kernel<T> for Forward<'_, T> {
-    type Output = T;
-    #[inline(always)]
-    fn run<L: Lanes<Number = T>>(self, lanes: L) -> T {
-        let [total] = sum(lanes, [self.0, self.1], |[x, y]| {
-            let difference = lanes.sub(x, y);
-            [lanes.mul(difference, difference)]
-        });
-        total / T::of(self.0.len() as f64)
-    }
-}
-
-/// `scale (x - y)` of a row.
-struct Backward<'a, T> {
-    out: &'a mut [T],
-    x: &'a [T],
-    y: &'a [T],
-    scale: T,
-}
-
-impl<T: Real> Kernel<T> for Backward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Number = T>>(self, lanes: L) {
-        let scale = lanes.splat(self.scale);
-        map(lanes, self.out, [self.x, self.y], |[x, y]| lanes.mul(scale, lanes.sub(x, y)));
-    }
-}
-
-/// Of `x`: `2/D g (x - y)`, g the gradient of the row's mean.
-fn backward<T: Real>(x: &Tensor, y: &Tensor, gradient: &Tensor) -> candle_core::Result<Tensor> {
-    let of_x = {
-        let (held_x, y, gradient) = (Held::new(x), Held::new(y), Held::new(gradient));
-        let (x_values, y, gradient) = (held_x.slice::<T>()?, y.slice::<T>()?, gradient.slice::<T>()?);
-        let width = x_values.len() / gradient.len();
-        let share = T::of(2.0 / width as f64);
-        let fill = |(): &mut (), index: usize, out: &mut [T]| {
-            let row = index * width..(index + 1) * width;
-            let scale = share * gradient[index];
-            T::run(Backward { out, x: &x_values[row.clone()], y: &y[row], scale });
-        };
-        written(gradient.len(), width, || (), fill).0
-    };
-    Tensor::from_vec(of_x, x.shape(), x.device())
+/// The length of the last axis.
+fn width(layout: &Layout) -> usize {
+    layout.dims().last().copied().unwrap_or(1)
 }
 
 struct Fused;
@@ -94,21 +51,21 @@ impl CustomOp2 for Fused {
         y_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         fn run<T: Real>(x: &[T], y: &[T], width: usize) -> Vec<T> {
-            let fill = |(): &mut (), index: usize, out: &mut [T]| {
-                let row = index * width..(index + 1) * width;
-                out.fill(T::run(Forward(&x[row.clone()], &y[row])));
-            };
-            written(x.len() / width, 1, || (), fill).0
+            let share = T::one() / T::from_f64(width as f64);
+            x.par_chunks(width)
+                .zip(y.par_chunks(width))
+                .with_min_len(BLOCK)
+                .map(|(x, y)| T::run(Distance(x, y)) * share)
+                .collect()
         }
-        let Some((&width, rest)) = x_layout.dims().split_last() else {
-            bail!("squared_error takes tensors with an axis");
-        };
+        let width = width(x_layout);
         let storage = match x {
             CpuStorage::F32(_) => CpuStorage::F32(run(slice(x, x_layout)?, slice(y, y_layout)?, width)),
             CpuStorage::F64(_) => CpuStorage::F64(run(slice(x, x_layout)?, slice(y, y_layout)?, width)),
             _ => bail!("the kernel of squared_error takes f32 and f64"),
         };
-        Ok((storage, Shape::from(rest)))
+        let dims = x_layout.dims();
+        Ok((storage, Shape::from(&dims[..dims.len() - 1])))
     }
 
     fn bwd(
@@ -118,11 +75,78 @@ impl CustomOp2 for Fused {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        let of_x = by_type!(x, "squared_error", backward(x, y, &gradient))?;
+        let of_x = x.apply_op3_no_bwd(y, &gradient.contiguous()?, &Backward)?;
         // A target needs none.
         let of_y = if y.track_op() { Some(of_x.neg()?) } else { None };
         Ok((x.track_op().then_some(of_x), of_y))
+    }
+}
+
+/// The squared distance of two rows.
+struct Distance<'a, T>(&'a [T], &'a [T]);
+
+impl<T: Real> Kernel<T> for Distance<'_, T> {
+    type Output = T;
+    #[inline(always)]
+    fn run<L: Lanes<Number = T>>(self, lanes: L) -> T {
+        let [squares] = sum(lanes, [self.0, self.1], |[x, y]| {
+            let difference = lanes.sub(x, y);
+            [lanes.mul(difference, difference)]
+        });
+        squares
+    }
+}
+
+/// `2/D g (x - y)`, g the gradient of the row's mean.
+struct Backward;
+
+impl CustomOp3 for Backward {
+    fn name(&self) -> &'static str {
+        "squared_error_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        fn run<T: Real>(x: &[T], y: &[T], gradient: &[T], width: usize) -> Vec<T> {
+            let share = T::from_f64(2.0 / width as f64);
+            let mut out = vec![T::zero(); x.len()];
+            out.par_chunks_mut(width)
+                .zip(x.par_chunks(width))
+                .zip(y.par_chunks(width))
+                .zip(gradient)
+                .with_min_len(BLOCK)
+                .for_each(|(((out, x), y), &gradient)| {
+                    let scale = share * gradient;
+                    for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+                        *out = scale * (x - y);
+                    }
+                });
+            out
+        }
+        let width = width(x_layout);
+        let storage = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(run(
+                slice(x, x_layout)?,
+                slice(y, y_layout)?,
+                slice(gradient, gradient_layout)?,
+                width,
+            )),
+            CpuStorage::F64(_) => CpuStorage::F64(run(
+                slice(x, x_layout)?,
+                slice(y, y_layout)?,
+                slice(gradient, gradient_layout)?,
+                width,
+            )),
+            _ => bail!("the kernel of squared_error takes f32 and f64"),
+        };
+        Ok((storage, x_layout.shape().clone()))
     }
 }
 
