@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use benchmark::{
-    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, Profile, PublishedFigures, RunOptions,
+    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, PrecisionSetting, Profile, PublishedFigures, RunOptions,
 };
 
 use crate::say;
@@ -28,6 +28,10 @@ pub(crate) struct Reproduce {
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// How frozen networks multiply: `f32`, `bf16x3` (as three bf16 products), `bf16`, or `auto` (bf16x3 on processors
+    /// with AMX tiles, else f32). What it comes to is part of each cell's id.
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    precision: PrecisionSetting,
     /// Print the cells and whether they are done, and run nothing.
     #[arg(long)]
     dry_run: bool,
@@ -51,6 +55,7 @@ impl Reproduce {
         }
         let options = PlanOptions {
             device,
+            precision: self.precision,
             only: self.only,
             save_detectors: self.save_detectors,
             commit: commit(&root),

@@ -17,7 +17,7 @@ use crate::journal::{Journal, JournalledCheckpoints, TimedHarness};
 use crate::methods::Methods;
 use crate::selection::{Evidence, Imprint, Role, Selector, words};
 use crate::test_set::TestSet;
-use crate::{CellSpec, DeviceChoice, Error, Layout, memory, pictures};
+use crate::{CellSpec, DeviceChoice, Error, Layout, memory, pictures, precision};
 
 /// Computes the cell `spec` and puts its folder in place. Call it with the cell's lock held.
 pub(crate) fn execute(
@@ -191,6 +191,8 @@ impl Running<'_> {
             map_scale: pictures.scale,
             ..self.spec.record(Status::Ok, None)
         };
+        cell.provenance.precision_error =
+            Some(precision::measured_error(self.spec.identity.precision, &self.device)?);
         cell.provenance.train_images = Some(train);
         cell.provenance.test_images = Some(test);
         cell.provenance.test_anomalous = Some(anomalous);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anomaly_core::{Detector, Method};
+use anomaly_core::{Detector, Method, Precision};
 use candle_core::Device;
 use registry::{Backbones, HubBackbones, Resources};
 use serde_json::{Value, json};
@@ -78,7 +78,8 @@ impl Methods {
         if let Some(why) = self.missing.borrow().get(name) {
             return Err(why.clone());
         }
-        self.backbones.load(name).map(|vit| vit.identity().sha256.clone()).map_err(|e| {
+        // Hashes are of files: any precision will do.
+        self.backbones.load(name, Precision::F32).map(|vit| vit.identity().sha256.clone()).map_err(|e| {
             let why = e.to_string();
             self.missing.borrow_mut().insert(name.to_owned(), why.clone());
             why
@@ -99,6 +100,7 @@ impl Methods {
 
     fn resources<'a>(&'a self, identity: &'a Identity) -> Resources<'a> {
         let backbone = identity.backbone.as_deref();
-        Resources { backbones: &self.backbones, backbone, device: self.device.clone() }
+        let precision = identity.precision;
+        Resources { backbones: &self.backbones, backbone, device: self.device.clone(), precision }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anomaly_core::Precision;
 use candle_core::Device;
 use globset::GlobBuilder;
 use report::{Header, Status};
+use vit_backbone::PrecisionSetting;
 
 use crate::data::{Source, protocol};
 use crate::methods::Methods;
+use crate::precision::resolve_precision;
 use crate::{CellSpec, DeviceChoice, Entry, Error, Identity, Layout, Profile, PublishedFigures};
 
 /// What a plan depends on besides the profile.
@@ -17,6 +18,8 @@ use crate::{CellSpec, DeviceChoice, Entry, Error, Identity, Layout, Profile, Pub
 pub struct PlanOptions {
     /// Where cells compute: resolved, not `Auto`.
     pub device: DeviceChoice,
+    /// How frozen networks multiply; cells have what it comes to on the device.
+    pub precision: PrecisionSetting,
     /// Only cells whose name fits this pattern; `*` also stands for slashes.
     pub only: Option<String>,
     /// Whether detectors are kept beside results.
@@ -152,7 +155,7 @@ impl Planner<'_> {
                     test_limit: entry.test_limit,
                     held_out: entry.held_out,
                     eval: entry.eval,
-                    precision: Precision::default(),
+                    precision: resolve_precision(self.options.precision, self.options.device)?,
                     seed,
                     revisions: resolved.revisions.clone(),
                 };
@@ -189,6 +192,7 @@ impl Planner<'_> {
             registered: entry.dataset.clone(),
             root: entry.root.clone(),
             device: self.options.device.to_string(),
+            precision_setting: self.options.precision.to_string(),
             save_detectors: self.options.save_detectors,
             commit: self.options.commit.clone(),
             versions: self.options.versions.clone(),

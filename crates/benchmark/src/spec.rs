@@ -26,6 +26,8 @@ pub struct CellSpec {
     pub root: Option<PathBuf>,
     /// Where to compute: `cpu` or `cuda:N`.
     pub device: String,
+    /// The precision that was asked for: what the identity's came from.
+    pub precision_setting: String,
     /// Whether the detectors are kept beside the result.
     pub save_detectors: bool,
     /// What was published for it.
@@ -139,6 +141,7 @@ impl CellSpec {
                 dataset_fingerprint: identity.dataset_fingerprint.clone(),
                 licence: self.licence.clone(),
                 device: Some(self.device.clone()),
+                precision_setting: Some(self.precision_setting.clone()),
                 train_limit: identity.train_limit,
                 test_limit: identity.test_limit,
                 ..Provenance::default()
@@ -168,7 +171,8 @@ pub(crate) mod tests {
 
     pub(crate) fn spec() -> CellSpec {
         serde_json::from_value(json!({
-            "identity": identity(), "registered": "fashion-mnist", "root": null, "device": "cpu", "save_detectors": false, "published": null,
+            "identity": identity(), "registered": "fashion-mnist", "root": null, "device": "cpu", "precision_setting": "f32",
+            "save_detectors": false, "published": null,
             "commit": null, "versions": {}, "licence": null,
         }))
         .unwrap()

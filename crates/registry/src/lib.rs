@@ -4,6 +4,7 @@
 //! time which method they want depends on its crate instead.
 //!
 //! ```
+//! use anomaly_core::Precision;
 //! use candle_core::Device;
 //! use registry::{HubBackbones, Resources, find, methods};
 //! use serde_json::json;
@@ -13,7 +14,7 @@
 //!
 //! let entry = find("pixel-knn")?;
 //! let backbones = HubBackbones::default();
-//! let resources = Resources { backbones: &backbones, backbone: None, device: Device::Cpu };
+//! let resources = Resources { backbones: &backbones, backbone: None, device: Device::Cpu, precision: Precision::F32 };
 //! let method = (entry.build)(&json!({"image_size": 16}), &resources)?;
 //! assert_eq!(method.config()["k"], (entry.default_config)()["k"]);
 //!

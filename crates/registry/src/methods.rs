@@ -38,7 +38,7 @@ pub fn find(name: &str) -> Result<&'static MethodEntry, Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use anomaly_core::{
         ContentKey, DataError, DetectorWriter, FitContext, Images, Precision, TrainingData,
@@ -51,19 +51,20 @@ mod tests {
     use super::{find, methods};
     use crate::{Backbones, Resources};
 
-    /// One small random network under any name; none under `missing`.
-    struct Tiny(Arc<Vit>);
+    /// One small random network under any name, none under `missing`; and the precisions asked for.
+    struct Tiny(Arc<Vit>, Mutex<Vec<Precision>>);
 
     impl Tiny {
         fn new(seed: u64) -> Self {
             let config = VitConfig::new(Family::TimmVit, (16, 1, 2), 8, 16);
             let mut stream = anomaly_core::Streams::new(seed).stream("init");
-            Self(Arc::new(Vit::random(config, &mut stream, &Device::Cpu).unwrap()))
+            Self(Arc::new(Vit::random(config, &mut stream, &Device::Cpu).unwrap()), Mutex::default())
         }
     }
 
     impl Backbones for Tiny {
-        fn load(&self, name: &str) -> Result<Arc<Vit>, vit_backbone::Error> {
+        fn load(&self, name: &str, precision: Precision) -> Result<Arc<Vit>, vit_backbone::Error> {
+            self.1.lock().unwrap().push(precision);
             if name == "missing" {
                 return Err(vit_backbone::Error::UnknownName { name: name.into(), nearest: vec![] });
             }
@@ -118,7 +119,8 @@ mod tests {
     fn a_backbone_is_loaded_where_it_is_needed_and_only_there() {
         let entry = find("pixel-knn").unwrap();
         let tiny = Tiny::new(0);
-        let resources = |backbone| Resources { backbones: &tiny, backbone, device: Device::Cpu };
+        let precision = Precision::F32;
+        let resources = |backbone| Resources { backbones: &tiny, backbone, device: Device::Cpu, precision };
         let build =
             |config: Value, backbone| (entry.build)(&config, &resources(backbone)).map(|m| m.config());
         assert!(build(json!({}), Some("missing")).is_ok());
@@ -134,7 +136,12 @@ mod tests {
     fn a_saved_detector_finds_its_backbone_again_and_no_other() {
         let entry = find("pixel-knn").unwrap();
         let tiny = Tiny::new(0);
-        let resources = Resources { backbones: &tiny, backbone: Some("tiny"), device: Device::Cpu };
+        let resources = Resources {
+            backbones: &tiny,
+            backbone: Some("tiny"),
+            device: Device::Cpu,
+            precision: Precision::Bf16x3,
+        };
         let method = (entry.build)(&json!({"features": "tokens", "k": 1}), &resources).unwrap();
         let detector = method.fit(&mut Greys, &mut FitContext::new(Device::Cpu, 0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -143,17 +150,20 @@ mod tests {
             folder.path(),
             method.info(),
             method.preprocess(),
-            Precision::F32,
+            Precision::Bf16x3,
             0,
             training,
         );
         detector.save(&mut writer).unwrap();
         writer.finish().unwrap();
 
-        let unasked = Resources { backbone: None, ..resources.clone() };
+        // The detector's own precision, whatever others are asked for.
+        let unasked = Resources { backbone: None, precision: Precision::F32, ..resources.clone() };
         let loaded = (entry.load)(folder.path(), &unasked).unwrap();
         let images = Greys.get(&[0, 1, 2, 3]).unwrap();
         assert_eq!(loaded.score(&images).unwrap().scores, detector.score(&images).unwrap().scores);
+
+        assert_eq!(*tiny.1.lock().unwrap(), [Precision::Bf16x3; 2]);
 
         let other = Tiny::new(1);
         let message =

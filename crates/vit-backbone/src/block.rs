@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 use random_streams::Stream;
-use vit_ops::{AttentionOptions, AttentionWeights, Dropout, Gelu, Linear};
+use vit_ops::{AttentionOptions, AttentionWeights, Dropout, Gelu, Linear, Precision};
 
 use crate::checkpoint::Checkpoint;
 use crate::names::read_block;
@@ -131,11 +131,16 @@ impl Block {
         checkpoint: &mut Checkpoint,
         prefix: &str,
     ) -> Result<Self, Error> {
-        Self::assemble(config, read_block(scheme, &config, checkpoint, prefix)?)
+        let precision = checkpoint.precision;
+        Self::assemble(config, read_block(scheme, &config, checkpoint, prefix)?, precision)
     }
 
     /// From a whole set of tensors of the right shapes.
-    pub(crate) fn assemble(config: BlockConfig, tensors: Vec<(String, Tensor)>) -> Result<Self, Error> {
+    pub(crate) fn assemble(
+        config: BlockConfig,
+        tensors: Vec<(String, Tensor)>,
+        precision: Precision,
+    ) -> Result<Self, Error> {
         let mut tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
         let mut optional = |name: &str| tensors.remove(name);
         let biases = (optional("attn.q_bias"), optional("attn.v_bias"));
@@ -157,12 +162,12 @@ impl Block {
         };
         Ok(Self {
             norm1: Norm { weight: take("norm1.weight")?, bias: take("norm1.bias")?, eps: config.norm_eps },
-            qkv: Linear::new(take("attn.qkv.weight")?, qkv_bias)?,
-            proj: Linear::new(take("attn.proj.weight")?, proj_bias)?,
+            qkv: Linear::with_precision(take("attn.qkv.weight")?, qkv_bias, precision)?,
+            proj: Linear::with_precision(take("attn.proj.weight")?, proj_bias, precision)?,
             scale1,
             norm2: Norm { weight: take("norm2.weight")?, bias: take("norm2.bias")?, eps: config.norm_eps },
-            fc1: Linear::new(take("mlp.fc1.weight")?, fc1_bias)?,
-            fc2: Linear::new(take("mlp.fc2.weight")?, fc2_bias)?,
+            fc1: Linear::with_precision(take("mlp.fc1.weight")?, fc1_bias, precision)?,
+            fc2: Linear::with_precision(take("mlp.fc2.weight")?, fc2_bias, precision)?,
             scale2,
             config,
         })

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use candle_core::{Device, Tensor};
 use pretrained::Weights;
+use vit_ops::Precision;
 
 use crate::Error;
 
@@ -16,6 +17,8 @@ pub(crate) struct Checkpoint<'a> {
     prefix: String,
     /// Full names read so far: what is left over in a block has no place in the network.
     read: BTreeSet<String>,
+    /// Of the linear layers made from it.
+    pub(crate) precision: Precision,
 }
 
 enum Source<'a> {
@@ -50,7 +53,8 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn new(source: Source<'a>, label: String, prefix: &str) -> Self {
-        Self { source, label, prefix: prefix.to_owned(), read: BTreeSet::new() }
+        let precision = Precision::F32;
+        Self { source, label, prefix: prefix.to_owned(), read: BTreeSet::new(), precision }
     }
 
     pub(crate) fn label(&self) -> &str {

@@ -74,8 +74,8 @@ pub use trainable::TrainableBlock;
 #[cfg(feature = "conformance")]
 pub use units::conformance_units;
 pub use vit::{Identity, Vit};
-pub use vit_ops::AttentionWeights;
+pub use vit_ops::{AttentionWeights, Precision, PrecisionSetting};
 
 /// Raised whenever a change of this crate, or of `vit-ops` and `pretrained` below it, changes numbers; part of the id of
 /// every benchmark cell.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;

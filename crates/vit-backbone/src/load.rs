@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::Device;
 use image_prep::Preprocess;
 use pretrained::{Hub, Source, Weights};
+use vit_ops::PrecisionSetting;
 
 use crate::catalogue::{self, Location};
 use crate::described::{Described, describe};
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub resampling: Option<Resampling>,
     /// Also read the classification head, where there is one.
     pub head: bool,
+    /// How its linear layers multiply; [`Vit::precision`] tells what it came to.
+    pub precision: PrecisionSetting,
     /// What the weights are, for a directory or file without a `config.json`; takes precedence over one.
     pub described: Option<(VitConfig, NameScheme)>,
 }
@@ -39,6 +42,7 @@ impl Default for LoadOptions {
             blocks: None,
             resampling: None,
             head: false,
+            precision: PrecisionSetting::default(),
             described: None,
         }
     }
@@ -90,13 +94,16 @@ fn load_described(
         origin: weights.origin().to_owned(),
         licence,
     };
-    let mut vit = Vit::from_weights(described.config, weights, names, &options.device, options.blocks)?;
+    let precision = options.precision.resolve(&options.device);
+    let mut vit =
+        Vit::of_weights(described.config, weights, names, &options.device, options.blocks, precision)?;
     vit.describe(identity, preprocess);
     tracing::debug!(
         name = spec,
         origin = %vit.identity().origin,
         blocks = vit.depth(),
         dim = vit.dim(),
+        %precision,
         "loaded a backbone"
     );
     Ok(vit)

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use random_streams::Stream;
+use vit_ops::Precision;
 
 use crate::checkpoint::Checkpoint;
 use crate::names::read_block;
@@ -112,7 +113,7 @@ impl TrainableBlock {
     ) -> Result<(Tensor, Option<Tensor>), Error> {
         // Put together for each pass: what is computed from a weight (a joined bias) must follow its changes.
         let tensors = self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        Block::assemble(self.config, tensors)?.forward(tokens, context)
+        Block::assemble(self.config, tensors, Precision::F32)?.forward(tokens, context)
     }
 
     /// Copies of the weights as they are now, plain, under this crate's names.
@@ -143,7 +144,7 @@ impl TrainableBlock {
     /// # Errors
     /// If a copy fails.
     pub fn detached(&self) -> Result<Block, Error> {
-        Block::assemble(self.config, self.named_tensors()?)
+        Block::assemble(self.config, self.named_tensors()?, Precision::F32)
     }
 }
 

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use image_prep::Preprocess;
 use pretrained::Weights;
 use random_streams::Stream;
-use vit_ops::{AttentionWeights, Linear};
+use vit_ops::{AttentionWeights, Linear, PatchEmbed, Precision};
 
 use crate::block::Norm;
 use crate::checkpoint::Checkpoint;
@@ -43,8 +43,8 @@ pub struct Vit {
     identity: Identity,
     preprocess: Preprocess,
     device: Device,
-    patch_weight: Tensor,
-    patch_bias: Option<Tensor>,
+    precision: Precision,
+    patches: PatchEmbed,
     class_token: Option<Tensor>,
     registers: Option<Tensor>,
     positions: Option<Tensor>,
@@ -81,8 +81,20 @@ impl Vit {
         device: &Device,
         blocks: Option<usize>,
     ) -> Result<Self, Error> {
+        Self::of_weights(config, weights, names, device, blocks, Precision::F32)
+    }
+
+    pub(crate) fn of_weights(
+        config: VitConfig,
+        weights: &Weights,
+        names: NameScheme,
+        device: &Device,
+        blocks: Option<usize>,
+        precision: Precision,
+    ) -> Result<Self, Error> {
         let prefix = names.prefix_of(weights.names());
         let mut checkpoint = Checkpoint::of_weights(weights, device, prefix);
+        checkpoint.precision = precision;
         let identity = Identity {
             name: weights.origin().to_owned(),
             sha256: weights.sha256().to_owned(),
@@ -159,6 +171,13 @@ impl Vit {
     /// Where the weights are and images have to be.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How its linear layers multiply: f32, unless [`LoadOptions::precision`](crate::LoadOptions::precision) says
+    /// otherwise. With another one, the weights that [`Vit::named_tensors`] and [`Block::trainable`] copy have no more
+    /// digits than it keeps.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Number of blocks in use: all, or as many as were asked for.
@@ -255,7 +274,7 @@ impl Vit {
         let (height, width) = self.check_images(images)?;
         let grid = self.grid(height, width);
         let batch = images.dim(0)?;
-        let mut patches = vit_ops::patch_embed(images, &self.patch_weight, self.patch_bias.as_ref())?;
+        let mut patches = self.patches.forward(images)?;
         let mut class_token = self.class_token.clone();
         if let Prepared::Table(table) = self.prepared(grid)? {
             let count = grid.0 * grid.1;

@@ -31,6 +31,16 @@ pub enum Error {
         /// What was given.
         found: f64,
     },
+    /// A word that is none of those known.
+    #[error("{what} should be {expected}, but is `{found}`")]
+    Name {
+        /// What the word stands for.
+        what: &'static str,
+        /// The words known.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
 }
 
 impl Error {

@@ -198,6 +198,11 @@ fn configuration(cell: &Cell) -> Markup {
         ("precision", cell.precision.clone()),
         ("image size", count(cell.image_size)),
         ("device", text(&provenance.device)),
+        ("precision asked for", text(&provenance.precision_setting)),
+        (
+            "relative error of a product",
+            provenance.precision_error.map_or_else(|| words::DASH.to_owned(), |error| format!("{error:.1e}")),
+        ),
         ("fit", words::seconds(cell.seconds.map(|seconds| seconds.fit))),
         ("score", words::seconds(cell.seconds.map(|seconds| seconds.score))),
         ("peak memory", words::bytes(cell.peak_memory_bytes)),

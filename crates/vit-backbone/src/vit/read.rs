@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
-use vit_ops::Linear;
+use vit_ops::{Linear, PatchEmbed};
 
 use super::{Identity, Vit};
 use crate::block::Norm;
@@ -34,20 +34,13 @@ impl Vit {
     ) -> Result<Self, Error> {
         config.validate()?;
         refuse_what_has_no_place(&config, checkpoint, scheme)?;
-        let (dim, patch) = (config.dim, config.patch);
         // The configuration describes the network in use, so that it and the tensors in use belong together.
         config.depth = blocks_to_read(&config, blocks, checkpoint, scheme)?;
         let names = scheme.names();
         let mut parts = Parts { config: &config, checkpoint, scheme };
         Ok(Self {
-            patch_weight: parts
-                .checkpoint
-                .get(&format!("{}.weight", names.patch), &[Is(dim), Is(3), Is(patch.0), Is(patch.1)])?,
-            patch_bias: if config.patch_bias {
-                Some(parts.checkpoint.get(&format!("{}.bias", names.patch), &[Is(dim)])?)
-            } else {
-                None
-            },
+            precision: parts.checkpoint.precision,
+            patches: parts.patches()?,
             class_token: if config.class_token { Some(parts.class_token()?) } else { None },
             registers: if config.registers > 0 { Some(parts.registers()?) } else { None },
             positions: match config.positions {
@@ -133,6 +126,18 @@ impl Parts<'_, '_> {
         }))
     }
 
+    fn patches(&mut self) -> Result<PatchEmbed, Error> {
+        let (name, dim, patch) = (self.scheme.names().patch, self.config.dim, self.config.patch);
+        let shape = [Is(dim), Is(3), Is(patch.0), Is(patch.1)];
+        let weight = self.checkpoint.get(&format!("{name}.weight"), &shape)?;
+        let bias = if self.config.patch_bias {
+            Some(self.checkpoint.get(&format!("{name}.bias"), &[Is(dim)])?)
+        } else {
+            None
+        };
+        Ok(PatchEmbed::new(&weight, bias, self.checkpoint.precision)?)
+    }
+
     /// `(1, 1, D)`; CLIP stores `(D,)`.
     fn class_token(&mut self) -> Result<Tensor, Error> {
         let (name, dim) = (self.scheme.names().class_token, self.config.dim);
@@ -165,7 +170,7 @@ impl Parts<'_, '_> {
         let dim = Is(self.config.dim);
         let weight = self.checkpoint.get(&format!("{name}.weight"), &[dim, dim])?;
         let bias = self.checkpoint.get(&format!("{name}.bias"), &[dim])?;
-        Ok(Linear::new(weight, Some(bias))?)
+        Ok(Linear::with_precision(weight, Some(bias), self.checkpoint.precision)?)
     }
 
     fn head(&mut self, classes: usize) -> Result<Linear, Error> {
@@ -178,7 +183,7 @@ impl Parts<'_, '_> {
         if let Some(prefix) = prefix {
             self.checkpoint.set_prefix(&prefix);
         }
-        Ok(Linear::new(weight, bias)?)
+        Ok(Linear::with_precision(weight, bias, self.checkpoint.precision)?)
     }
 }
 

@@ -36,8 +36,11 @@ impl Vit {
             }
             Ok::<_, Error>(())
         };
-        out.push((format!("{}.weight", names.patch), self.patch_weight.clone()));
-        if let Some(bias) = &self.patch_bias {
+        let layer = self.patches.layer();
+        let (ph, pw) = self.patches.patch();
+        let weight = layer.weight()?.reshape((layer.outputs(), layer.inputs() / (ph * pw), ph, pw))?;
+        out.push((format!("{}.weight", names.patch), weight));
+        if let Some(bias) = layer.bias() {
             out.push((format!("{}.bias", names.patch), bias.clone()));
         }
         let clip = scheme == NameScheme::HfClip;

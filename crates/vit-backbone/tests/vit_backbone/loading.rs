@@ -6,8 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use vit_backbone::{
-    Activation, Description, Error, Family, LoadOptions, NameScheme, Outputs, Pooling, Vit, VitConfig,
-    catalogue,
+    Activation, Description, Error, Family, LoadOptions, NameScheme, Outputs, Pooling, Precision,
+    PrecisionSetting, Vit, VitConfig, catalogue,
 };
 
 use crate::{every_family, largest_difference, normal, scrambled};
@@ -158,6 +158,30 @@ fn configurations_of_timm_are_read() {
     let logits = Outputs { logits: true, ..Outputs::default() };
     let images = normal("images", &[2, 3, 32, 32]);
     assert_eq!(loaded.forward(&images, &logits).unwrap().logits.unwrap().dims(), [2, 3]);
+}
+
+#[test]
+fn a_network_computes_in_the_precision_it_is_loaded_in() {
+    let (scheme, config) = every_family().swap_remove(10);
+    let vit = scrambled(config.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let description = Description::new(config, scheme).to_json();
+    write(folder.path(), vit.file_tensors(scheme).unwrap(), "", &description);
+    let images = normal("images", &[2, 3, 40, 24]);
+    let run = |vit: &Vit| vit.forward(&images, &Outputs::norm()).unwrap().norm.unwrap();
+    let wanted = run(&vit);
+    let size = wanted.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    for (precision, range) in
+        [(Precision::F32, 0.0..=0.0), (Precision::Bf16x3, 1e-7..=2e-4), (Precision::Bf16, 1e-3..=1e-1)]
+    {
+        let options =
+            LoadOptions { precision: PrecisionSetting::Fixed(precision), ..LoadOptions::default() };
+        let loaded = Vit::load(folder.path().to_str().unwrap(), &options).unwrap();
+        assert_eq!(loaded.precision(), precision);
+        let difference = (run(&loaded) - &wanted).unwrap().sqr().unwrap().mean_all().unwrap();
+        let relative = difference.to_scalar::<f32>().unwrap().sqrt() / size;
+        assert!(range.contains(&relative), "{precision}: {relative}");
+    }
 }
 
 #[test]
