@@ -8,7 +8,7 @@ use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use crate::GradientChange;
-use crate::number::{Composed, Number, Real};
+use crate::number::{Composed, LANES, Number, Real};
 
 /// An element of a parameter and the numbers kept for it, after a step.
 pub(crate) type Changed<N, const STATES: usize> = Result<(N, [N; STATES]), <N as Number>::Error>;
@@ -158,8 +158,7 @@ impl<const STATES: usize, R: Rule<STATES>> HostPass<'_, R, STATES> {
         };
         let part = Part {
             rule: self.rule,
-            scale: T::from_f64(self.change.scale),
-            limit: T::from_f64(self.change.limit),
+            change: self.change,
             value: &mut numbers[start..end],
             gradient: &gradient.as_slice::<T>()?[from..to],
             states,
@@ -173,14 +172,9 @@ const CHUNK: usize = 16_384;
 /// Below this many elements, waking the other threads takes longer than the pass itself: most parameters of a network
 /// (biases, norms) are so small.
 const SERIAL: usize = 2 * CHUNK;
-/// Elements that are loaded, changed and stored together: two full vectors of floats on AVX-512, and local arrays,
-/// which the compiler knows to overlap with nothing.
-const LANES: usize = 32;
-
 struct Part<'a, T, R, const STATES: usize> {
     rule: R,
-    scale: T,
-    limit: T,
+    change: GradientChange,
     value: &'a mut [T],
     gradient: &'a [T],
     states: [&'a mut [T]; STATES],
@@ -192,14 +186,14 @@ impl<T: Real, R: Rule<STATES>, const STATES: usize> Part<'_, T, R, STATES> {
         if self.value.len() <= SERIAL {
             return arch.dispatch(self);
         }
-        let Self { rule, scale, limit, value, gradient, states } = self;
+        let Self { rule, change, value, gradient, states } = self;
         let mut states = states.map(|s| s.chunks_mut(CHUNK));
         let parts: Vec<_> = value
             .chunks_mut(CHUNK)
             .zip(gradient.chunks(CHUNK))
             .map(|(value, gradient)| {
                 let states = states.each_mut().map(|s| s.next().unwrap_or_default());
-                Part { rule, scale, limit, value, gradient, states }
+                Part { rule, change, value, gradient, states }
             })
             .collect();
         // Added up in their order, so that the sum is the same for every number of threads.
@@ -213,49 +207,62 @@ impl<T: Real, R: Rule<STATES>, const STATES: usize> NullaryFnOnce for Part<'_, T
 
     #[inline(always)]
     fn call(self) -> f64 {
-        let Self { rule, scale, limit, value, gradient, states } = self;
-        let element = |value: T, gradient: T, states: [T; STATES]| {
-            let Ok(gradient) = gradient.times(&scale);
-            let gradient = gradient.within(limit);
-            let Ok((value, states)) = rule.change(value, gradient, states);
-            let Ok(measured) = rule.measure(&gradient, &states);
-            (value, states, measured)
-        };
+        let Self { rule, change, value, gradient, states } = self;
         let (values, value_rest) = value.as_chunks_mut::<LANES>();
         let (gradients, gradient_rest) = gradient.as_chunks::<LANES>();
         let mut states = states.map(|s| s.as_chunks_mut::<LANES>());
         let mut sums = [0.0; LANES];
         for (block, (value, gradient)) in values.iter_mut().zip(gradients).enumerate() {
-            let mut kept: [[T; LANES]; STATES] = std::array::from_fn(|s| states[s].0[block]);
-            for lane in 0..LANES {
-                let before = std::array::from_fn(|s| kept[s][lane]);
-                let (changed, after, measured) = element(value[lane], gradient[lane], before);
-                value[lane] = changed;
-                for (kept, after) in kept.iter_mut().zip(after) {
-                    kept[lane] = after;
-                }
-                if let Some(measured) = measured {
-                    sums[lane] += measured.to_f64();
-                }
-            }
+            let mut kept = states.each_ref().map(|s| s.0[block]);
+            let measured = step::<T, R, STATES>(rule, change, value, *gradient, &mut kept);
             for (state, kept) in states.iter_mut().zip(kept) {
                 state.0[block] = kept;
             }
-        }
-        let mut sum = sums.iter().sum();
-        for (i, (value, &gradient)) in value_rest.iter_mut().zip(gradient_rest).enumerate() {
-            let before = std::array::from_fn(|s| states[s].1[i]);
-            let (changed, after, measured) = element(*value, gradient, before);
-            *value = changed;
-            for (state, after) in states.iter_mut().zip(after) {
-                state.1[i] = after;
-            }
             if let Some(measured) = measured {
-                sum += measured.to_f64();
+                for (sum, measured) in sums.iter_mut().zip(measured) {
+                    *sum += measured.to_f64();
+                }
             }
         }
-        sum
+        // What fills no whole block goes through one filled up with zeros.
+        let rest = value_rest.len();
+        let filled = |numbers: &[T]| {
+            let mut block = [T::default(); LANES];
+            block[..rest].copy_from_slice(numbers);
+            block
+        };
+        let mut value = filled(value_rest);
+        let mut kept = states.each_ref().map(|s| filled(s.1));
+        let measured = step::<T, R, STATES>(rule, change, &mut value, filled(gradient_rest), &mut kept);
+        value_rest.copy_from_slice(&value[..rest]);
+        for (state, kept) in states.iter_mut().zip(kept) {
+            state.1.copy_from_slice(&kept[..rest]);
+        }
+        if let Some(measured) = measured {
+            for (sum, measured) in sums.iter_mut().zip(&measured[..rest]) {
+                *sum += measured.to_f64();
+            }
+        }
+        sums.iter().sum()
     }
+}
+
+/// Changes one block of elements; gives what the rule measures of them.
+#[inline(always)]
+fn step<T: Real, R: Rule<STATES>, const STATES: usize>(
+    rule: R,
+    change: GradientChange,
+    value: &mut [T; LANES],
+    gradient: [T; LANES],
+    kept: &mut [[T; LANES]; STATES],
+) -> Option<[T; LANES]> {
+    let Ok(gradient) = T::block(gradient).scaled(change.scale);
+    let gradient = T::within(gradient, change.limit);
+    let Ok((changed, states)) = rule.change(T::block(*value), gradient, kept.map(T::block));
+    let Ok(measured) = rule.measure(&gradient, &states);
+    *value = T::numbers(changed);
+    *kept = states.map(T::numbers);
+    measured.map(T::numbers)
 }
 
 #[cfg(test)]
