@@ -210,7 +210,7 @@ pub fn open_unchecked(name: &str, root: Option<&Path>) -> Result<Box<dyn Dataset
 fn open_rooted(entry: &Entry, root: &Path) -> Result<Box<dyn Dataset>, Error> {
     let (name, title) = (entry.name, entry.title);
     let in_mvtec_layout = |licence, source, options: mvtec::Options| {
-        mvtec::open(mvtec::card(name, title, licence, source), root, &options)
+        mvtec::open(mvtec::card(name, title, licence, source), root, options)
     };
     let plain = mvtec::Options::default();
     Ok(match name {

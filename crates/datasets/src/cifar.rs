@@ -162,7 +162,7 @@ impl Form {
     /// Adds the records of a file; `path` is for messages.
     fn add(&self, path: &Path, bytes: &[u8], part: Part, set: &mut Packed) -> Result<(), Error> {
         let record = self.label_bytes + set.stride();
-        if bytes.is_empty() || bytes.len() % record != 0 {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
             let expected = format!("a whole number of records of {record} bytes");
             return Err(Error::content(path, expected, format!("{} bytes", bytes.len())));
         }

@@ -179,11 +179,12 @@ fn count(problems: usize) -> String {
 const TOLD: usize = 20;
 
 fn lines(problems: &[Problem]) -> String {
-    let mut text: String = problems.iter().take(TOLD).map(|problem| format!("\n  {problem}")).collect();
+    let mut lines: Vec<String> = problems.iter().take(TOLD).map(ToString::to_string).collect();
     if problems.len() > TOLD {
-        text.push_str(&format!("\n  and {} more", problems.len() - TOLD));
+        lines.push(format!("and {} more", problems.len() - TOLD));
     }
-    text
+    lines.insert(0, String::new());
+    lines.join("\n  ")
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

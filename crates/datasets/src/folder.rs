@@ -169,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::Dataset;
+    use crate::problem::told;
 
     fn write(root: &Path, name: &str) {
         let path = root.join(name);
@@ -224,7 +225,7 @@ mod tests {
         write(root.path(), "full/0.png");
         std::fs::write(root.path().join("full/text.png"), b"no image").unwrap();
         let set = open(root.path()).unwrap();
-        let found: String = set.problems().iter().map(|problem| format!("{problem}\n")).collect();
+        let found = told(set.problems());
         assert!(found.contains("class `empty` has no images") && found.contains("full/text.png"), "{found}");
         assert_eq!(found.lines().count(), 2);
     }
@@ -237,7 +238,7 @@ mod tests {
             write(root.path(), name);
         }
         let set = open(root.path()).unwrap();
-        let found: String = set.problems().iter().map(|problem| format!("{problem}\n")).collect();
+        let found = told(set.problems());
         assert!(found.contains("test/Forest: expected a folder called `forest`"), "{found}");
         assert!(found.contains("test/glaciers: expected a folder called `glacier`"), "{found}");
         let set = open_scenes(root.path()).unwrap();

@@ -35,10 +35,11 @@ pub(crate) fn open(root: &Path) -> Result<FileSet, Error> {
     }
     let one = |names: &[&str]| found.iter().find(|folder| names.contains(&folder.name.as_str()));
     let Some(good) = one(&GOOD) else {
-        return match listing.problems.is_empty() {
-            true => Err(Error::content(root, "a folder `good` with images of good parts", "none")),
-            false => Err(Error::Problems { dataset: "good-bad".into(), problems: listing.problems }),
-        };
+        return Err(if listing.problems.is_empty() {
+            Error::content(root, "a folder `good` with images of good parts", "none")
+        } else {
+            Error::Problems { dataset: "good-bad".into(), problems: listing.problems }
+        });
     };
     let (bad, masks) = (one(&BAD), one(&MASKS));
     let images_in = images(&good.path);
@@ -65,10 +66,10 @@ pub(crate) fn open(root: &Path) -> Result<FileSet, Error> {
     let inner = folders(&bad.path);
     let kinds = listing.take(&bad.path, inner);
     // The folder itself first, then its folders.
-    let mut any = add_kind(bad, "", masks.map(|masks| masks.path.clone()), kinds.is_empty(), &mut listing);
+    let mut any = add_kind(bad, "", masks.map(|masks| masks.path.as_path()), kinds.is_empty(), &mut listing);
     for kind in &kinds {
         let folder = masks.map(|masks| masks.path.join(&kind.name));
-        any |= add_kind(kind, &kind.name, folder, true, &mut listing);
+        any |= add_kind(kind, &kind.name, folder.as_deref(), true, &mut listing);
     }
     if !any && kinds.is_empty() {
         listing.empty(&bad.path, &bad.name);
@@ -88,14 +89,14 @@ fn card() -> Card {
 
 /// Adds the images of one kind of defect; whether there are any. `deep` says whether folders among the masks belong to
 /// single images.
-fn add_kind(folder: &Entry, kind: &str, masks: Option<PathBuf>, deep: bool, listing: &mut Listing) -> bool {
+fn add_kind(folder: &Entry, kind: &str, masks: Option<&Path>, deep: bool, listing: &mut Listing) -> bool {
     let found = images(&folder.path);
     let found = listing.take(&folder.path, found);
     if found.is_empty() && !kind.is_empty() {
         listing.empty(&folder.path, kind);
     }
     let mut own: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    if let Some(path) = &masks {
+    if let Some(path) = masks {
         let by_stem = masks_by_stem(path);
         own = listing.take(path, by_stem);
         if !deep {
@@ -129,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::Dataset;
+    use crate::problem::told;
 
     fn write(root: &Path, name: &str) {
         let path = root.join(name);
@@ -175,7 +177,7 @@ mod tests {
         write(root.path(), "Bad/0.png");
         std::fs::remove_file(root.path().join("masks/loose.png")).unwrap();
         let set = open(root.path()).unwrap();
-        let found: String = set.problems().iter().map(|problem| format!("{problem}\n")).collect();
+        let found = told(set.problems());
         for expected in ["bent/7.png: a mask without", "did you mean `bad`?", "loose.png: an anomalous image"]
         {
             assert!(found.contains(expected), "{found}");

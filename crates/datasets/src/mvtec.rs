@@ -31,7 +31,7 @@ pub(crate) struct Options {
 /// `train/good/*`, maybe `validation/good/*`, `test/{good,<defect>}/*`, `ground_truth/<defect>/<stem>_mask.png`, or
 /// `<stem>.png`, or a folder `<stem>/` of several masks as in MVTec LOCO. Without any `ground_truth` folder the data set
 /// has no masks; with one, every anomalous image must have its own.
-pub(crate) fn open(card: Card, root: &Path, options: &Options) -> Result<FileSet, Error> {
+pub(crate) fn open(card: Card, root: &Path, options: Options) -> Result<FileSet, Error> {
     let mut listing = Listing { has_masks: true, ..Listing::default() };
     let categories = if is_category(root) {
         let whole =
@@ -105,7 +105,7 @@ fn misnamed_category(category: &Path, inner: &Entry) -> Problem {
 }
 
 /// Lists one category; whether it has masks.
-fn list(class: usize, category: &Entry, options: &Options, listing: &mut Listing) -> Result<bool, Error> {
+fn list(class: usize, category: &Entry, options: Options, listing: &mut Listing) -> Result<bool, Error> {
     let truth = category.path.join("ground_truth");
     let has_masks = truth.is_dir();
     for folder in folders(&category.path)? {
@@ -220,6 +220,7 @@ mod tests {
 
     use super::*;
     use crate::Dataset;
+    use crate::problem::told;
 
     fn write(root: &Path, name: &str, value: u8) {
         let path = root.join(name);
@@ -228,11 +229,11 @@ mod tests {
     }
 
     fn open_here(root: &Path) -> Result<FileSet, Error> {
-        open(card("mvtec", "MVTec", "own", "here"), root, &Options::default())
+        open(card("mvtec", "MVTec", "own", "here"), root, Options::default())
     }
 
     fn faults(root: &Path) -> String {
-        open_here(root).unwrap().problems().iter().map(|problem| format!("{problem}\n")).collect()
+        told(open_here(root).unwrap().problems())
     }
 
     #[test]
@@ -324,7 +325,7 @@ mod tests {
         write(root.path(), "nut/ground_truth/cut/0/001.png", 9);
         let text = r#"[{"defect_name": "cut", "pixel_value": 7, "saturation_threshold": 0.5, "relative_saturation": true}]"#;
         std::fs::write(root.path().join("nut/defects_config.json"), text).unwrap();
-        let open = |options| open(card("x", "X", "own", "here"), root.path(), &options).unwrap();
+        let open = |options| open(card("x", "X", "own", "here"), root.path(), options).unwrap();
         let set = open(Options { saturations: true, first_mask_only: false });
         assert_eq!(set.problems(), []);
         assert_eq!(set.items()[1].part, Part::Validation);

@@ -128,6 +128,12 @@ pub(crate) fn looks_like<'v>(name: &str, valid: &[&'v str]) -> Option<&'v str> {
         .map(|(_, v)| v)
 }
 
+/// All of them, a line each, for comparisons.
+#[cfg(test)]
+pub(crate) fn told(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn without_a_split_four_fifths_of_the_normal_images_train() {
-        let rows: String = (0..10).map(|n| format!("{n}.png,0\nx{n}.png,1\n")).collect();
+        let rows = (0..10).map(|n| format!("{n}.png,0\nx{n}.png,1")).collect::<Vec<_>>().join("\n");
         let text = format!("\u{feff}path, label\n{rows}");
         let set = set(&text);
         let count = |part| set.items().iter().filter(|item| item.part == part).count();

@@ -1,4 +1,4 @@
-//! VisA in its own layout, by its publisher's split or by GeneralAD's.
+//! `VisA` in its own layout, by its publisher's split or by GeneralAD's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) enum Division {
     FirstFourFifths,
 }
 
-/// VisA in `root`: `<category>/Data/Images/{Normal,Anomaly}`, `<category>/Data/Masks/Anomaly` and, for the official
+/// `VisA` in `root`: `<category>/Data/Images/{Normal,Anomaly}`, `<category>/Data/Masks/Anomaly` and, for the official
 /// division, `split_csv/1cls.csv`; or, for the latter, what the publisher's script makes of it: MVTec's layout.
 pub(crate) fn open(name: &str, title: &str, division: Division, root: &Path) -> Result<FileSet, Error> {
     let licence = "CC BY 4.0";
@@ -34,7 +34,7 @@ pub(crate) fn open(name: &str, title: &str, division: Division, root: &Path) -> 
         if division == Division::Official
             && folders(root)?.iter().any(|folder| mvtec::is_category(&folder.path))
         {
-            return mvtec::open(card, root, &mvtec::Options::default());
+            return mvtec::open(card, root, mvtec::Options::default());
         }
         return Err(Error::content(root, "category folders that hold `Data/Images`", "none"));
     }
@@ -85,16 +85,12 @@ fn official(root: &Path, categories: &[Entry]) -> Result<Listing, Error> {
             problem("image", "a path below the root");
             continue;
         };
-        let masks = match row.get("mask") {
-            "" => Vec::new(),
-            _ => match row.path_below("mask", root) {
-                Some(mask) => vec![mask],
-                None => {
-                    problem("mask", "a path below the root");
-                    continue;
-                }
-            },
-        };
+        let mask = row.path_below("mask", root);
+        if mask.is_none() && !row.get("mask").is_empty() {
+            problem("mask", "a path below the root");
+            continue;
+        }
+        let masks = mask.into_iter().collect();
         let id = row.get("image").to_owned();
         listing.add(Item { id, part, class, defect }, Files { image, crop: None, masks });
     }
