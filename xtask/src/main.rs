@@ -2,6 +2,8 @@
 
 mod bench;
 mod conform;
+mod cuda_toolkit;
+mod gpu_check;
 mod new_method;
 mod reproduce;
 mod tidy;
@@ -35,6 +37,8 @@ enum Command {
     #[command(hide = true)]
     BenchChild,
     Conform(conform::Conform),
+    CudaToolkit(cuda_toolkit::CudaToolkit),
+    GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
     /// Run one cell for `reproduce`: read it from standard input, tell how it goes on standard output.
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::BenchChild => bench::run_child(),
         Command::Conform(conform) => conform.run(&conformance_units()),
+        Command::CudaToolkit(cuda_toolkit) => cuda_toolkit.run(),
+        Command::GpuCheck(gpu_check) => gpu_check.run(),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Cell => Ok(benchmark::run_child()),

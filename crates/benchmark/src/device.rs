@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 
 use crate::Error;
 
@@ -48,16 +48,17 @@ impl std::fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, and what it is: `Cpu` or `Cuda`, never `Auto`.
+    /// The device, and what it is: `Cpu` or `Cuda`, never `Auto`. Where `Auto` falls back to the CPU though the
+    /// program was built for GPUs, it warns.
     ///
     /// # Errors
     /// [`Error::Device`] if a GPU was asked for and can't be had; `Auto` then gives the CPU.
     pub fn open(self) -> Result<(Device, Self), Error> {
-        match self {
-            Self::Cpu => Ok((Device::Cpu, Self::Cpu)),
-            Self::Cuda(number) => cuda(number).map(|device| (device, self)),
-            Self::Auto => Ok(cuda(0).map_or((Device::Cpu, Self::Cpu), |device| (device, Self::Cuda(0)))),
+        let (device, found, why) = self.choose()?;
+        if let Some(why) = why {
+            tracing::warn!("{why}");
         }
+        Ok((device, found))
     }
 
     /// What [`DeviceChoice::open`] would give, and why it is not a GPU where `Auto` might have been one.
@@ -65,19 +66,48 @@ impl DeviceChoice {
     /// # Errors
     /// As [`DeviceChoice::open`].
     pub fn resolve(self) -> Result<(Self, Option<String>), Error> {
-        let (_, resolved) = self.open()?;
-        let fell_back = self == Self::Auto && resolved == Self::Cpu && cfg!(feature = "cuda");
-        let why = if fell_back { cuda(0).err().map(|e| format!("{e}; computing on the CPU")) } else { None };
-        Ok((resolved, why))
+        self.choose().map(|(_, found, why)| (found, why))
+    }
+
+    fn choose(self) -> Result<(Device, Self, Option<String>), Error> {
+        match self {
+            Self::Cpu => Ok((Device::Cpu, Self::Cpu, None)),
+            Self::Cuda(number) => Ok((cuda(number)?, self, None)),
+            Self::Auto => Ok(match cuda(0) {
+                Ok(device) => (device, Self::Cuda(0), None),
+                // A program without the feature never promised a GPU.
+                Err(_) if !cfg!(feature = "cuda") => (Device::Cpu, Self::Cpu, None),
+                Err(why) => (Device::Cpu, Self::Cpu, Some(format!("{why}; computing on the CPU"))),
+            }),
+        }
     }
 }
 
+/// A GPU that computes.
 fn cuda(number: usize) -> Result<Device, Error> {
     let failed = |problem: String| Error::Device { device: format!("cuda:{number}"), problem };
     if !cfg!(feature = "cuda") {
-        return Err(failed("this program was built without the feature `cuda`".to_owned()));
+        return Err(failed(
+            "this program was built without the feature `cuda` (docs/gpu.md); take `cpu` or `auto`"
+                .to_owned(),
+        ));
     }
-    Device::new_cuda(number).map_err(|e| failed(e.to_string()))
+    let device = Device::new_cuda(number).map_err(|e| {
+        failed(format!("{e}; see with `nvidia-smi` which GPUs and driver there are, or take `cpu` or `auto`"))
+    })?;
+    // A device can be opened whose kernels were not compiled for it.
+    let works = || -> candle_core::Result<bool> {
+        let three = (Tensor::ones(1, DType::F32, &device)? + 2.0)?;
+        Ok(three.to_vec1::<f32>()? == [3.0])
+    };
+    match works() {
+        Ok(true) => Ok(device),
+        Ok(false) => Err(failed("1 + 2 is not 3 there".to_owned())),
+        Err(e) => Err(failed(format!(
+            "{e}; this program's kernels may be for another compute capability (docs/gpu.md), or a newer driver is \
+             needed"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +137,16 @@ mod tests {
     fn the_cpu_is_always_there() {
         assert_eq!(DeviceChoice::Cpu.open().unwrap().1, DeviceChoice::Cpu);
         assert_eq!(DeviceChoice::Cpu.resolve().unwrap(), (DeviceChoice::Cpu, None));
+    }
+
+    #[test]
+    #[cfg(feature = "cuda")]
+    fn a_gpu_that_is_not_there_is_named_with_the_driver_s_words_and_auto_says_why_it_is_the_cpu() {
+        // No machine has so many, and one without any refuses this one too.
+        let message = DeviceChoice::Cuda(4096).open().unwrap_err().to_string();
+        assert!(message.contains("`cuda:4096`") && message.contains("nvidia-smi"), "{message}");
+        let (found, why) = DeviceChoice::Auto.resolve().unwrap();
+        assert_eq!(found == DeviceChoice::Cpu, why.is_some());
     }
 
     #[test]

@@ -22,6 +22,7 @@
 
 mod case;
 mod compare;
+mod context;
 mod error;
 mod pattern;
 mod rule;
@@ -31,6 +32,7 @@ mod tensor;
 
 pub use case::{Case, is_expected};
 pub use compare::{Comparison, Outputs, Pool, Verdict, compare};
+pub use context::{context, set_context};
 pub use error::Error;
 pub use pattern::matches;
 pub use rule::{Pooled, Rule, SignFree};

@@ -31,8 +31,13 @@ pub fn conformance_units() -> Vec<Unit> {
     units.into_iter().map(|(unit, run)| Unit { method: crate::INFO.name, unit, run }).collect()
 }
 
+/// Where the cases compute: the device that the run is for, the CPU if it names none.
+fn device() -> &'static Device {
+    conformance::context().unwrap_or(&Device::Cpu)
+}
+
 fn to_tensor(host: &HostTensor) -> Result<Tensor, UnitError> {
-    Ok(Tensor::from_vec(host.to_f32_vec()?, host.shape.clone(), &Device::Cpu)?)
+    Ok(Tensor::from_vec(host.to_f32_vec()?, host.shape.clone(), device())?)
 }
 
 fn to_host(tensor: &Tensor) -> Result<HostTensor, UnitError> {

@@ -190,8 +190,10 @@ impl CaseConfig {
     }
 }
 
+/// On the device that the run is for, the CPU if it names none.
 fn to_tensor(host: &HostTensor) -> Result<Tensor, UnitError> {
-    Ok(Tensor::from_vec(host.to_f32_vec()?, host.shape.clone(), &Device::Cpu)?)
+    let device = conformance::context().unwrap_or(&Device::Cpu);
+    Ok(Tensor::from_vec(host.to_f32_vec()?, host.shape.clone(), device)?)
 }
 
 fn to_host(tensor: &Tensor) -> Result<HostTensor, UnitError> {

@@ -34,6 +34,8 @@
 mod activation;
 mod attention;
 mod axis_map;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod dropout;
 mod error;
 mod filter;

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use anomaly_core::{Images, MethodError, Streams};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use conformance::{Case, HostTensor, Outputs, UnitError};
 use optim::AdamOptions;
 use vit_backbone::{Block, BlockDropout, NameScheme, TrainableBlock, Vit};
@@ -105,7 +105,7 @@ pub(super) fn dropout_gradients(case: &Case) -> Result<Outputs, UnitError> {
     gradients(case, &CaseConfig::of(case)?, |who, index| {
         let mask = |place: &str| -> Result<Tensor, UnitError> {
             let host = case.input(&format!("in.mask.{who}.{index}.{place}"))?;
-            Ok(Tensor::from_slice(host.as_u8()?, host.shape.clone(), &Device::Cpu)?)
+            Ok(Tensor::from_slice(host.as_u8()?, host.shape.clone(), super::device())?)
         };
         Ok(Some([mask("attn")?, mask("proj")?, mask("ffn")?]))
     })
@@ -246,7 +246,7 @@ pub(super) fn end_to_end(case: &Case) -> Result<Outputs, UnitError> {
             for at in batch {
                 pixels.extend_from_slice(&all.get(*at).ok_or_else(|| format!("{name}: no image {at}"))?.data);
             }
-            let images = Tensor::from_vec(pixels, (batch.len(), 3, height, width), &Device::Cpu)?;
+            let images = Tensor::from_vec(pixels, (batch.len(), 3, height, width), super::device())?;
             found.append(Descriptors::of(&network.teacher, &students, &images)?);
         }
         Ok(found)

@@ -1,0 +1,148 @@
+//! `cargo xtask gpu-check`: whether a GPU computes what the CPU computes, on a machine that has one.
+//!
+//! `--bundle` makes a folder to carry there: a program with the feature `cuda`, the numeric cases, and one script.
+
+mod operations;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use benchmark::DeviceChoice;
+
+use crate::cuda_toolkit::{Toolkit, make_executable};
+use crate::say;
+
+/// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16; or, with
+/// `--bundle`, make a folder that does this and more on a machine with a GPU and without Rust.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GpuCheck {
+    /// The device to check: `cpu` or `cuda:N`
+    #[arg(long, default_value = "cuda:0")]
+    device: DeviceChoice,
+    /// Make a folder to carry instead, with a program, the numeric cases and a script `run.sh`
+    #[arg(long, value_name = "DIR", conflicts_with = "device")]
+    bundle: Option<PathBuf>,
+    /// A program built with the feature `cuda`; if left out it is built with the toolkit of `cuda-toolkit`
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    binary: Option<PathBuf>,
+    /// The numeric cases
+    #[arg(long, value_name = "DIR", default_value = "tests/fixtures", requires = "bundle")]
+    fixtures: PathBuf,
+    #[command(flatten)]
+    toolkit: Toolkit,
+}
+
+const SCRIPT: &str = include_str!("../templates/gpu-check/run.sh");
+
+/// What a bundle may weigh, in bytes.
+const LARGEST_BUNDLE: u64 = 60_000_000;
+
+impl GpuCheck {
+    /// Checks the device, or makes the bundle.
+    ///
+    /// # Errors
+    /// The device can't be had, the program can't be built, or a file can't be written.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let Some(bundle) = &self.bundle else {
+            let (device, choice) = self.device.open()?;
+            return operations::check(&device, &choice.to_string());
+        };
+        let binary = match &self.binary {
+            Some(binary) => binary.clone(),
+            None => self.toolkit.prepare()?.build_xtask()?,
+        };
+        let size = make_bundle(bundle, &binary, &self.fixtures)?;
+        say(&format!(
+            "{}: {:.1} MB; carry it to a machine with a GPU and start run.sh",
+            bundle.display(),
+            size as f64 / 1e6
+        ))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Fills the folder and gives its size in bytes.
+fn make_bundle(bundle: &Path, binary: &Path, fixtures: &Path) -> Result<u64> {
+    ensure!(
+        !bundle.exists() || bundle.read_dir().is_ok_and(|mut entries| entries.next().is_none()),
+        "{} is there already; give a new folder",
+        bundle.display()
+    );
+    std::fs::create_dir_all(bundle.join("bin"))
+        .with_context(|| format!("can't create {}", bundle.display()))?;
+    let program = bundle.join("bin/xtask");
+    std::fs::copy(binary, &program).with_context(|| format!("can't copy {}", binary.display()))?;
+    make_executable(&program)?;
+    copy_cases(fixtures, &bundle.join("fixtures"))?;
+    let script = bundle.join("run.sh");
+    std::fs::write(&script, SCRIPT).with_context(|| format!("can't write {}", script.display()))?;
+    make_executable(&script)?;
+    let size = size_of(bundle)?;
+    ensure!(
+        size <= LARGEST_BUNDLE,
+        "{} has {:.1} MB, more than the {:.0} MB a bundle may have",
+        bundle.display(),
+        size as f64 / 1e6,
+        LARGEST_BUNDLE as f64 / 1e6
+    );
+    Ok(size)
+}
+
+/// Copies the case files below a folder.
+fn copy_cases(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("can't create {}", to.display()))?;
+    for entry in from.read_dir().with_context(|| format!("can't read the cases in {}", from.display()))? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy_cases(&path, &to.join(name))?;
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+            std::fs::copy(&path, to.join(name)).with_context(|| format!("can't copy {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn size_of(folder: &Path) -> Result<u64> {
+    let mut size = 0;
+    for entry in folder.read_dir().with_context(|| format!("can't read {}", folder.display()))? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        size += if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() };
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::make_bundle;
+
+    #[test]
+    fn a_bundle_holds_the_program_the_cases_and_the_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, cases) = (folder.path().join("xtask"), folder.path().join("cases"));
+        std::fs::write(&program, "a program").unwrap();
+        std::fs::create_dir_all(cases.join("method")).unwrap();
+        std::fs::write(cases.join("method/case.safetensors"), "a case").unwrap();
+        std::fs::write(cases.join("method/README.md"), "words").unwrap();
+        let bundle = folder.path().join("bundle");
+        let size = make_bundle(&bundle, &program, &cases).unwrap();
+        assert!(bundle.join("fixtures/method/case.safetensors").is_file());
+        assert!(!bundle.join("fixtures/method/README.md").exists());
+        let script = std::fs::read_to_string(bundle.join("run.sh")).unwrap();
+        assert!(script.contains("conform") && script.contains("bench"), "{script}");
+        assert_eq!(size, ("a program".len() + "a case".len() + script.len()) as u64);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            for file in ["bin/xtask", "run.sh"] {
+                let mode = bundle.join(file).metadata().unwrap().permissions().mode();
+                assert_eq!(mode & 0o111, 0o111, "{file}");
+            }
+        }
+        let message = make_bundle(&bundle, &program, &cases).unwrap_err().to_string();
+        assert!(message.contains("new folder"), "{message}");
+    }
+}
