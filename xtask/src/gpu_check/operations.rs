@@ -167,7 +167,7 @@ fn takes(operation: &Operation, dtype: DType) -> bool {
 /// Prints a table of errors and times, and fails if one error is too large.
 pub(super) fn check(device: &Device, name: &str) -> Result<ExitCode> {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
+    table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["operation", "type", "value", "gradient", "allowed", "forward ms", "backward ms", ""]);
     for column in 2..7 {
         if let Some(column) = table.column_mut(column) {
