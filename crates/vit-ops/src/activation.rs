@@ -166,13 +166,6 @@ impl Gate {
     /// The derivative.
     #[inline(always)]
     fn slope<L: Lanes>(self, lanes: L, x: L::Vector) -> L::Vector {
-        // Of s = sigmoid(a): s' = s (1 - s) a'.
-        let one = constant(lanes, 1.0);
-        let logistic = |argument: L::Vector, inner: L::Vector| {
-            let share = lanes.sigmoid(argument);
-            let steep = lanes.mul(lanes.mul(share, lanes.sub(one, share)), inner);
-            lanes.mul_add(x, steep, share)
-        };
         match self {
             Self::Erf => {
                 let (share, density) = lanes.normal(x);
@@ -181,15 +174,24 @@ impl Gate {
             Self::Tanh => {
                 let square = lanes.mul(x, x);
                 let inner = lanes.mul_add(square, constant(lanes, 3.0 * TANH * CUBE), constant(lanes, TANH));
-                logistic(tanh_argument(lanes, x), inner)
+                logistic(lanes, x, tanh_argument(lanes, x), inner)
             }
             Self::Quick => {
                 let steepness = constant(lanes, QUICK);
-                logistic(lanes.mul(x, steepness), steepness)
+                logistic(lanes, x, lanes.mul(x, steepness), steepness)
             }
-            Self::Silu => logistic(x, one),
+            Self::Silu => logistic(lanes, x, x, constant(lanes, 1.0)),
         }
     }
+}
+
+/// The derivative of `x s` with `s = sigmoid(argument)`, of which `inner` is the argument's derivative:
+/// `s + x s (1 - s) inner`.
+#[inline(always)]
+fn logistic<L: Lanes>(lanes: L, x: L::Vector, argument: L::Vector, inner: L::Vector) -> L::Vector {
+    let share = lanes.sigmoid(argument);
+    let rest = lanes.sub(constant(lanes, 1.0), share);
+    lanes.mul_add(x, lanes.mul(lanes.mul(share, rest), inner), share)
 }
 
 #[inline(always)]
@@ -231,7 +233,7 @@ impl<T: Real> Kernel<T> for InPlace<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
-        each_gate!(self.gate, gate => update(lanes, self.numbers, [], |x, []| gate.value(lanes, x)));
+        each_gate!(self.gate, gate => update(lanes, self.numbers, [], #[inline(always)] |x, []| gate.value(lanes, x)));
     }
 }
 
@@ -250,10 +252,10 @@ impl<T: Real> Kernel<T> for Row<'_, T> {
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let Self { gate, out, x, bias, gradient } = self;
         each_gate!(gate, gate => match (bias, gradient) {
-            (None, None) => map(lanes, out, [x], |[x]| gate.value(lanes, x)),
-            (Some(bias), None) => map(lanes, out, [x, bias], |[x, b]| gate.value(lanes, lanes.add(x, b))),
-            (None, Some(g)) => map(lanes, out, [x, g], |[x, g]| lanes.mul(g, gate.slope(lanes, x))),
-            (Some(bias), Some(g)) => map(lanes, out, [x, bias, g], |[x, b, g]| {
+            (None, None) => map(lanes, out, [x], #[inline(always)] |[x]| gate.value(lanes, x)),
+            (Some(bias), None) => map(lanes, out, [x, bias], #[inline(always)] |[x, b]| gate.value(lanes, lanes.add(x, b))),
+            (None, Some(g)) => map(lanes, out, [x, g], #[inline(always)] |[x, g]| lanes.mul(g, gate.slope(lanes, x))),
+            (Some(bias), Some(g)) => map(lanes, out, [x, bias, g], #[inline(always)] |[x, b, g]| {
                 lanes.mul(g, gate.slope(lanes, lanes.add(x, b)))
             }),
         });
@@ -378,18 +380,34 @@ impl<T: Real> Kernel<T> for GatedRow<'_, T> {
         let half = x.len() / 2;
         let ((a, b), (bias_a, bias_b)) = (x.split_at(half), bias.split_at(half));
         match gradient {
-            None => map(lanes, out, [a, b, bias_a, bias_b], |[a, b, bias_a, bias_b]| {
-                lanes.mul(Gate::Silu.value(lanes, lanes.add(a, bias_a)), lanes.add(b, bias_b))
-            }),
+            None => map(
+                lanes,
+                out,
+                [a, b, bias_a, bias_b],
+                #[inline(always)]
+                |[a, b, bias_a, bias_b]| {
+                    lanes.mul(Gate::Silu.value(lanes, lanes.add(a, bias_a)), lanes.add(b, bias_b))
+                },
+            ),
             Some(g) => {
                 let (of_a, of_b) = out.split_at_mut(half);
-                map(lanes, of_a, [a, b, bias_a, bias_b, g], |[a, b, bias_a, bias_b, g]| {
-                    let slope = Gate::Silu.slope(lanes, lanes.add(a, bias_a));
-                    lanes.mul(lanes.mul(g, lanes.add(b, bias_b)), slope)
-                });
-                map(lanes, of_b, [a, bias_a, g], |[a, bias_a, g]| {
-                    lanes.mul(g, Gate::Silu.value(lanes, lanes.add(a, bias_a)))
-                });
+                map(
+                    lanes,
+                    of_a,
+                    [a, b, bias_a, bias_b, g],
+                    #[inline(always)]
+                    |[a, b, bias_a, bias_b, g]| {
+                        let slope = Gate::Silu.slope(lanes, lanes.add(a, bias_a));
+                        lanes.mul(lanes.mul(g, lanes.add(b, bias_b)), slope)
+                    },
+                );
+                map(
+                    lanes,
+                    of_b,
+                    [a, bias_a, g],
+                    #[inline(always)]
+                    |[a, bias_a, g]| lanes.mul(g, Gate::Silu.value(lanes, lanes.add(a, bias_a))),
+                );
             }
         }
     }

@@ -266,7 +266,7 @@ fn lowest(dtype: DType) -> f64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{AttentionOptions, AttentionWeights, attention, attention_qkv};
+    use super::{AttentionOptions, AttentionWeights, Sizes, attention, attention_qkv, composed, parts};
     use crate::Dropout;
     use crate::gradient_check::{check_gradients, normal, same, values};
     use candle_core::{DType, Device, Tensor, Var};
@@ -363,18 +363,112 @@ mod tests {
         assert_eq!(values(&found), [1., 0., 0.5, 0.5]);
     }
 
+    /// Two blocks of query rows, the second one shorter.
+    const LONG: usize = 150;
+
+    /// Context, and the gradients of a weighted sum of it.
+    fn with_gradients(
+        inputs: &[Tensor],
+        f: impl Fn(&[Tensor]) -> crate::Result<super::Attention>,
+    ) -> Vec<Tensor> {
+        let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let context = f(&tensors).unwrap().context;
+        let weights = normal(context.dims(), 99).to_dtype(context.dtype()).unwrap();
+        let gradients = (&context * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut all = vec![context.detach()];
+        all.extend(vars.iter().map(|var| gradients.get(var).unwrap().clone()));
+        all
+    }
+
+    fn every_option<'a>(bias: &'a Tensor, mask: &'a Tensor, keep: &'a Tensor) -> AttentionOptions<'a> {
+        AttentionOptions {
+            bias: Some(bias),
+            mask: Some(mask),
+            dropout: Some(Dropout::given(0.1, keep)),
+            ..AttentionOptions::new(2)
+        }
+    }
+
+    fn single(t: &Tensor) -> Tensor {
+        t.to_dtype(DType::F32).unwrap()
+    }
+
     #[test]
-    fn chunks_give_what_one_piece_gives() {
-        // 3 images of 2 * 1200^2 probabilities: one image at a time without a graph, all at once with one.
-        let qkv = normal(&[3, 1200, 12], 6).to_dtype(DType::F32).unwrap();
+    fn blocks_in_f32_give_what_plain_operations_give_in_f64() {
+        let (b, n, h, d) = (2, LONG, 2, 8);
+        let sizes = Sizes { batch: b, tokens: n, heads: h, width: d };
+        let qkv = normal(&[b, n, 3 * h * d], 20);
+        let mask = Streams::new(1).stream("mask").keep_mask(n * n, 0.2);
+        let mask = Tensor::from_vec(mask, (n, n), &Device::Cpu).unwrap();
+        let keep = Streams::new(2).stream("keep").keep_mask(b * h * n * n, 0.1);
+        let keep = Tensor::from_vec(keep, (b, h, n, n), &Device::Cpu).unwrap();
+        // Every way that a bias can be shared.
+        let shapes: [&[usize]; 6] =
+            [&[h, n, n], &[b, 1, n, n], &[n, n], &[b, h, n, n], &[b, 1, 1, n], &[1, h, n, 1]];
+        for (seed, shape) in shapes.into_iter().enumerate() {
+            let bias = normal(shape, 30 + seed as u64);
+            let wanted = with_gradients(&[qkv.clone(), bias.clone()], |t| {
+                composed(&parts(&t[0], sizes)?, sizes, &mut every_option(&t[1], &mask, &keep))
+            });
+            let found = with_gradients(&[single(&qkv), single(&bias)], |t| {
+                attention(&t[0], &mut every_option(&t[1], &mask, &keep))
+            });
+            for (found, wanted) in found.iter().zip(&wanted) {
+                // A bias that is the same for all keys has a gradient of zero; elsewhere sums grow with what is summed.
+                let size = values(wanted).iter().fold(0.1_f64, |size, v| size.max(v.abs()));
+                same(found, wanted, 1e-5 * size);
+            }
+        }
+        let wanted = with_gradients(&[qkv.clone()], |t| {
+            composed(&parts(&t[0], sizes)?, sizes, &mut AttentionOptions::new(h))
+        });
+        let found = with_gradients(&[single(&qkv)], |t| attention(&t[0], &mut AttentionOptions::new(h)));
+        for (found, wanted) in found.iter().zip(&wanted) {
+            same(found, wanted, 1e-5);
+        }
+    }
+
+    #[test]
+    fn threads_and_batches_do_not_matter() {
+        let qkv = single(&normal(&[3, LONG, 48], 21));
+        let bias = single(&normal(&[2, LONG, LONG], 22));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                with_gradients(&[qkv.clone(), bias.clone()], |t| {
+                    let options = AttentionOptions { bias: Some(&t[1]), ..AttentionOptions::new(2) };
+                    attention(&t[0], &mut { options })
+                })
+            })
+        };
+        for (one, three) in run(1).iter().zip(&run(3)) {
+            same(one, three, 0.0);
+        }
+        let plain = |qkv: &Tensor| attention(qkv, &mut AttentionOptions::new(2)).unwrap().context;
+        let all = plain(&qkv);
+        for image in 0..3 {
+            let alone = plain(&qkv.narrow(0, image, 1).unwrap());
+            same(&alone, &all.narrow(0, image, 1).unwrap(), 0.0);
+        }
+    }
+
+    #[test]
+    fn drawn_dropout_takes_the_draws_of_one_mask() {
+        let qkv = normal(&[2, 7, 12], 23);
+        let (mut stream, mut again) = (Streams::new(4).stream("x"), Streams::new(4).stream("x"));
         let mut options =
-            AttentionOptions { weights: AttentionWeights::ClassRow, ..AttentionOptions::new(2) };
-        let plain = attention(&qkv, &mut options).unwrap();
-        let var = Var::from_tensor(&qkv).unwrap();
-        let tracked = attention(var.as_tensor(), &mut options).unwrap();
-        assert!(!plain.context.track_op() && tracked.context.track_op());
-        same(&plain.context, &tracked.context, 1e-6);
-        same(&plain.weights.unwrap(), &tracked.weights.unwrap(), 1e-6);
+            AttentionOptions { dropout: Some(Dropout::drawn(0.4, &mut stream)), ..AttentionOptions::new(2) };
+        let found = attention(&qkv, &mut options).unwrap().context;
+        let keep = Tensor::from_vec(again.keep_mask(2 * 2 * 49, 0.4), (2, 2, 7, 7), &Device::Cpu).unwrap();
+        let dropout = Some(Dropout::given(0.4, &keep));
+        let wanted = attention(&qkv, &mut AttentionOptions { dropout, ..AttentionOptions::new(2) }).unwrap();
+        same(&found, &wanted.context, 0.0);
+        assert_eq!(stream.position(), again.position());
+        let wrong = Tensor::ones((2, 2, 7, 6), DType::F32, &Device::Cpu).unwrap();
+        let dropout = Some(Dropout::given(0.4, &wrong));
+        let mut options = AttentionOptions { dropout, ..AttentionOptions::new(2) };
+        assert!(attention(&qkv, &mut options).unwrap_err().to_string().contains("mask"));
     }
 
     #[test]

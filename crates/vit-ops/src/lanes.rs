@@ -120,6 +120,44 @@ pub(crate) fn constant<L: Lanes>(lanes: L, value: f64) -> L::Vector {
     lanes.splat(L::Number::of(value))
 }
 
+/// Whole vectors and the numbers left over.
+type Split<'a, L> = (&'a [<L as Lanes>::Vector], &'a [<L as Lanes>::Number]);
+
+// Loops where `map` of arrays would do: its closures are no part of the function that was dispatched to.
+
+#[inline(always)]
+fn split<'a, L: Lanes, const K: usize>(
+    lanes: L,
+    inputs: [&'a [L::Number]; K],
+    length: usize,
+) -> [Split<'a, L>; K] {
+    let mut all = [(&[][..], &[][..]); K];
+    for k in 0..K {
+        all[k] = lanes.split(&inputs[k][..length]);
+    }
+    all
+}
+
+/// Vector `index` of each input.
+#[inline(always)]
+fn vectors<L: Lanes, const K: usize>(lanes: L, inputs: [Split<'_, L>; K], index: usize) -> [L::Vector; K] {
+    let mut all = [lanes.splat(L::Number::ZERO); K];
+    for k in 0..K {
+        all[k] = inputs[k].0[index];
+    }
+    all
+}
+
+/// What is left over of each input.
+#[inline(always)]
+fn parts<L: Lanes, const K: usize>(lanes: L, inputs: [Split<'_, L>; K]) -> [L::Vector; K] {
+    let mut all = [lanes.splat(L::Number::ZERO); K];
+    for k in 0..K {
+        all[k] = lanes.load_part(inputs[k].1);
+    }
+    all
+}
+
 /// `f` of what `out` holds and of the `inputs`, into `out`.
 #[inline(always)]
 pub(crate) fn update<L: Lanes, const K: usize>(
@@ -129,13 +167,13 @@ pub(crate) fn update<L: Lanes, const K: usize>(
     f: impl Fn(L::Vector, [L::Vector; K]) -> L::Vector,
 ) {
     let length = out.len();
-    let inputs = inputs.map(|input| lanes.split(&input[..length]));
+    let inputs = split(lanes, inputs, length);
     let (whole, rest) = lanes.split_mut(out);
     for (i, out) in whole.iter_mut().enumerate() {
-        *out = f(*out, inputs.map(|(whole, _)| whole[i]));
+        *out = f(*out, vectors(lanes, inputs, i));
     }
     if !rest.is_empty() {
-        let value = f(lanes.load_part(rest), inputs.map(|(_, rest)| lanes.load_part(rest)));
+        let value = f(lanes.load_part(rest), parts(lanes, inputs));
         lanes.store_part(rest, value);
     }
 }
@@ -148,7 +186,13 @@ pub(crate) fn map<L: Lanes, const K: usize>(
     inputs: [&[L::Number]; K],
     f: impl Fn([L::Vector; K]) -> L::Vector,
 ) {
-    update(lanes, out, inputs, |_, inputs| f(inputs));
+    update(
+        lanes,
+        out,
+        inputs,
+        #[inline(always)]
+        |_, inputs| f(inputs),
+    );
 }
 
 /// The sums of what `f` makes of the `inputs`, which are of one length.
@@ -159,12 +203,12 @@ pub(crate) fn sum<L: Lanes, const K: usize, const S: usize>(
     f: impl Fn([L::Vector; K]) -> [L::Vector; S],
 ) -> [L::Number; S] {
     let length = inputs[0].len();
-    let inputs = inputs.map(|input| lanes.split(&input[..length]));
+    let inputs = split(lanes, inputs, length);
     let zero = lanes.splat(L::Number::ZERO);
     // Two, so that one need not wait for the other.
     let mut sums = [[zero; S]; 2];
     for i in 0..inputs[0].0.len() {
-        let values = f(inputs.map(|(whole, _)| whole[i]));
+        let values = f(vectors(lanes, inputs, i));
         for (sum, value) in sums[i % 2].iter_mut().zip(values) {
             *sum = lanes.add(*sum, value);
         }
@@ -175,7 +219,7 @@ pub(crate) fn sum<L: Lanes, const K: usize, const S: usize>(
     }
     let rest = inputs[0].1.len();
     if rest > 0 {
-        let values = f(inputs.map(|(_, rest)| lanes.load_part(rest)));
+        let values = f(parts(lanes, inputs));
         for (sum, value) in totals.iter_mut().zip(values) {
             let mut numbers = [L::Number::ZERO; WIDEST];
             lanes.store_part(&mut numbers[..rest], value);

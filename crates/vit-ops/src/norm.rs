@@ -53,14 +53,29 @@ struct Fused {
 #[inline(always)]
 fn moments<L: Lanes>(lanes: L, row: &[L::Number], eps: f64) -> (L::Number, L::Number) {
     let n = L::Number::of(row.len() as f64);
-    let [total] = sum(lanes, [row], |[v]| [v]);
+    let [total] = sum(
+        lanes,
+        [row],
+        #[inline(always)]
+        |[v]| [v],
+    );
     let mean = total / n;
     let centre = lanes.splat(mean);
-    let [squares] = sum(lanes, [row], |[v]| {
-        let distance = lanes.sub(v, centre);
-        [lanes.mul(distance, distance)]
-    });
+    let [squares] = sum(
+        lanes,
+        [row],
+        #[inline(always)]
+        |[v]| {
+            let distance = lanes.sub(v, centre);
+            [lanes.mul(distance, distance)]
+        },
+    );
     (mean, L::Number::ONE / (squares / n + L::Number::of(eps)).root())
+}
+
+#[inline(always)]
+fn normed<L: Lanes>(lanes: L, v: L::Vector, mean: L::Vector, scale: L::Vector) -> L::Vector {
+    lanes.mul(lanes.sub(v, mean), scale)
 }
 
 /// One row.
@@ -78,9 +93,13 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let (mean, scale) = moments(lanes, self.row, self.eps);
         let (mean, scale) = (lanes.splat(mean), lanes.splat(scale));
-        map(lanes, self.out, [self.row, self.weight, self.bias], |[v, w, b]| {
-            lanes.mul_add(lanes.mul(lanes.sub(v, mean), scale), w, b)
-        });
+        map(
+            lanes,
+            self.out,
+            [self.row, self.weight, self.bias],
+            #[inline(always)]
+            |[v, w, b]| lanes.mul_add(normed(lanes, v, mean, scale), w, b),
+        );
     }
 }
 
@@ -103,19 +122,41 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
         let n = T::of(row.len() as f64);
         let (mean, scale) = moments(lanes, row, eps);
         let (mean, scale) = (lanes.splat(mean), lanes.splat(scale));
-        let normed = |v| lanes.mul(lanes.sub(v, mean), scale);
-        update(lanes, of_weight, [gradient, row], |sum, [g, v]| lanes.mul_add(g, normed(v), sum));
-        update(lanes, of_bias, [gradient], |sum, [g]| lanes.add(sum, g));
+        update(
+            lanes,
+            of_weight,
+            [gradient, row],
+            #[inline(always)]
+            |sum, [g, v]| lanes.mul_add(g, normed(lanes, v, mean, scale), sum),
+        );
+        update(
+            lanes,
+            of_bias,
+            [gradient],
+            #[inline(always)]
+            |sum, [g]| lanes.add(sum, g),
+        );
         // What the mean and the variance take away. A weight beyond a row's end is 0, and so is what is summed there.
-        let [level, slope] = sum(lanes, [gradient, weight, row], |[g, w, v]| {
-            let scaled = lanes.mul(g, w);
-            [scaled, lanes.mul(scaled, normed(v))]
-        });
+        let [level, slope] = sum(
+            lanes,
+            [gradient, weight, row],
+            #[inline(always)]
+            |[g, w, v]| {
+                let scaled = lanes.mul(g, w);
+                [scaled, lanes.mul(scaled, normed(lanes, v, mean, scale))]
+            },
+        );
         let (level, slope) = (lanes.splat(level / n), lanes.splat(slope / n));
-        map(lanes, out, [gradient, weight, row], |[g, w, v]| {
-            let rest = lanes.sub(lanes.mul(g, w), level);
-            lanes.mul(scale, lanes.sub(rest, lanes.mul(normed(v), slope)))
-        });
+        map(
+            lanes,
+            out,
+            [gradient, weight, row],
+            #[inline(always)]
+            |[g, w, v]| {
+                let rest = lanes.sub(lanes.mul(g, w), level);
+                lanes.mul(scale, lanes.sub(rest, lanes.mul(normed(lanes, v, mean, scale), slope)))
+            },
+        );
     }
 }
 
@@ -260,5 +301,23 @@ mod tests {
         let w = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
         let message = layer_norm(&x, &w, &w, 1e-6).unwrap_err().to_string();
         assert!(message.contains("weight") && message.contains("(4,)"), "{message}");
+    }
+
+    #[test]
+    fn f32_gradients_are_those_of_f64() {
+        let inputs = [normal(&[70, 37], 20), normal(&[37], 21), normal(&[37], 22)];
+        let run = |dtype: DType, f: &dyn Fn(&[Var]) -> Tensor| -> Vec<Tensor> {
+            let vars: Vec<Var> =
+                inputs.iter().map(|t| Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap()).collect();
+            let y = f(&vars);
+            let weights = normal(y.dims(), 23).to_dtype(dtype).unwrap();
+            let gradients = (y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+            vars.iter().map(|var| gradients.get(var).unwrap().clone()).collect()
+        };
+        let wanted = run(DType::F64, &|v| composed(&v[0], &v[1], &v[2], 1e-6).unwrap());
+        let found = run(DType::F32, &|v| layer_norm(&v[0], &v[1], &v[2], 1e-6).unwrap());
+        for (found, wanted) in found.iter().zip(&wanted) {
+            same(found, wanted, 2e-5);
+        }
     }
 }

@@ -95,17 +95,39 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let Self { out, x, branch, rows } = self;
         match rows {
-            (None, None) => map(lanes, out, [x, branch], |[x, y]| lanes.add(x, y)),
+            (None, None) => map(
+                lanes,
+                out,
+                [x, branch],
+                #[inline(always)]
+                |[x, y]| lanes.add(x, y),
+            ),
             (Some(bias), None) => {
-                map(lanes, out, [x, branch, bias], |[x, y, bias]| lanes.add(x, lanes.add(y, bias)));
+                map(
+                    lanes,
+                    out,
+                    [x, branch, bias],
+                    #[inline(always)]
+                    |[x, y, bias]| lanes.add(x, lanes.add(y, bias)),
+                );
             }
             (None, Some(scale)) => {
-                map(lanes, out, [x, branch, scale], |[x, y, scale]| lanes.mul_add(scale, y, x));
+                map(
+                    lanes,
+                    out,
+                    [x, branch, scale],
+                    #[inline(always)]
+                    |[x, y, scale]| lanes.mul_add(scale, y, x),
+                );
             }
             (Some(bias), Some(scale)) => {
-                map(lanes, out, [x, branch, bias, scale], |[x, y, bias, scale]| {
-                    lanes.mul_add(scale, lanes.add(y, bias), x)
-                });
+                map(
+                    lanes,
+                    out,
+                    [x, branch, bias, scale],
+                    #[inline(always)]
+                    |[x, y, bias, scale]| lanes.mul_add(scale, lanes.add(y, bias), x),
+                );
             }
         }
     }
@@ -128,9 +150,27 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let Self { out, sums, products, branch, scale, gradient } = self;
-        map(lanes, out, [gradient, scale], |[g, scale]| lanes.mul(g, scale));
-        update(lanes, sums, [gradient], |sum, [g]| lanes.add(sum, g));
-        update(lanes, products, [gradient, branch], |sum, [g, y]| lanes.mul_add(g, y, sum));
+        map(
+            lanes,
+            out,
+            [gradient, scale],
+            #[inline(always)]
+            |[g, scale]| lanes.mul(g, scale),
+        );
+        update(
+            lanes,
+            sums,
+            [gradient],
+            #[inline(always)]
+            |sum, [g]| lanes.add(sum, g),
+        );
+        update(
+            lanes,
+            products,
+            [gradient, branch],
+            #[inline(always)]
+            |sum, [g, y]| lanes.mul_add(g, y, sum),
+        );
     }
 }
 

@@ -74,19 +74,35 @@ impl<T: Real> Kernel<T> for Head<'_, T> {
         let (out_low, out_high) = out.split_at_mut(half);
         if back {
             // The transpose: each sine goes with the half that it was multiplied with.
-            map(lanes, out_low, [low, cos_low, high, sin_high], |[a, c, b, s]| {
-                lanes.mul_add(b, s, lanes.mul(a, c))
-            });
-            map(lanes, out_high, [high, cos_high, low, sin_low], |[b, c, a, s]| {
-                lanes.sub(lanes.mul(b, c), lanes.mul(a, s))
-            });
+            map(
+                lanes,
+                out_low,
+                [low, cos_low, high, sin_high],
+                #[inline(always)]
+                |[a, c, b, s]| lanes.mul_add(b, s, lanes.mul(a, c)),
+            );
+            map(
+                lanes,
+                out_high,
+                [high, cos_high, low, sin_low],
+                #[inline(always)]
+                |[b, c, a, s]| lanes.sub(lanes.mul(b, c), lanes.mul(a, s)),
+            );
         } else {
-            map(lanes, out_low, [low, cos_low, high, sin_low], |[a, c, b, s]| {
-                lanes.sub(lanes.mul(a, c), lanes.mul(b, s))
-            });
-            map(lanes, out_high, [high, cos_high, low, sin_high], |[b, c, a, s]| {
-                lanes.mul_add(a, s, lanes.mul(b, c))
-            });
+            map(
+                lanes,
+                out_low,
+                [low, cos_low, high, sin_low],
+                #[inline(always)]
+                |[a, c, b, s]| lanes.sub(lanes.mul(a, c), lanes.mul(b, s)),
+            );
+            map(
+                lanes,
+                out_high,
+                [high, cos_high, low, sin_high],
+                #[inline(always)]
+                |[b, c, a, s]| lanes.mul_add(a, s, lanes.mul(b, c)),
+            );
         }
     }
 }

@@ -79,7 +79,13 @@ impl<T: Real> Kernel<T> for AddTo<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
-        update(lanes, self.0, [self.1], |sum, [value]| lanes.add(sum, value));
+        update(
+            lanes,
+            self.0,
+            [self.1],
+            #[inline(always)]
+            |sum, [value]| lanes.add(sum, value),
+        );
     }
 }
 
@@ -131,7 +137,13 @@ impl<T: Real> Kernel<T> for Sum<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
-        crate::lanes::map(lanes, self.out, [self.x, self.row], |[x, row]| lanes.add(x, row));
+        crate::lanes::map(
+            lanes,
+            self.out,
+            [self.x, self.row],
+            #[inline(always)]
+            |[x, row]| lanes.add(x, row),
+        );
     }
 }
 

@@ -46,7 +46,13 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
         let Self(row) = self;
         let highest = largest(lanes, row);
         let share = lanes.splat(T::ONE / exponentials(lanes, row, highest));
-        update(lanes, row, [], |value, []| lanes.mul(value, share));
+        update(
+            lanes,
+            row,
+            [],
+            #[inline(always)]
+            |value, []| lanes.mul(value, share),
+        );
     }
 }
 
@@ -62,9 +68,20 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let Self { out, result, gradient } = self;
-        let [mean] = sum(lanes, [result, gradient], |[y, g]| [lanes.mul(y, g)]);
+        let [mean] = sum(
+            lanes,
+            [result, gradient],
+            #[inline(always)]
+            |[y, g]| [lanes.mul(y, g)],
+        );
         let mean = lanes.splat(mean);
-        map(lanes, out, [result, gradient], |[y, g]| lanes.mul(y, lanes.sub(g, mean)));
+        map(
+            lanes,
+            out,
+            [result, gradient],
+            #[inline(always)]
+            |[y, g]| lanes.mul(y, lanes.sub(g, mean)),
+        );
     }
 }
 
@@ -113,7 +130,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{composed, softmax};
     use crate::gradient_check::{check_gradients, normal, same};
-    use candle_core::{DType, Var};
+    use candle_core::{DType, Tensor, Var};
 
     #[test]
     fn gradients_are_right() {
@@ -125,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_nan_spreads_over_its_row() {
-        let x = candle_core::Tensor::new(&[[1_f32, f32::NAN, 0.], [0., 0., 0.]], &candle_core::Device::Cpu);
+        let x = Tensor::new(&[[1_f32, f32::NAN, 0.], [0., 0., 0.]], &candle_core::Device::Cpu);
         let found = softmax(&x.unwrap()).unwrap().to_vec2::<f32>().unwrap();
         assert!(found[0].iter().all(|v| v.is_nan()));
         assert!(found[1].iter().all(|v| (v - 1.0 / 3.0).abs() < 1e-7));
@@ -142,5 +159,18 @@ mod tests {
         same(&plain, &tracked, 1e-6);
         same(&plain, &composed(&x).unwrap(), 1e-5);
         same(&softmax(&x.t().unwrap()).unwrap(), &composed(&x.t().unwrap()).unwrap(), 1e-12);
+    }
+
+    #[test]
+    fn f32_gradients_are_those_of_f64() {
+        let x = (normal(&[70, 37], 20) * 3.0).unwrap();
+        let run = |dtype: DType, f: &dyn Fn(&Var) -> Tensor| -> Tensor {
+            let var = Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap();
+            let y = f(&var);
+            let weights = normal(y.dims(), 21).to_dtype(dtype).unwrap();
+            (y * weights).unwrap().sum_all().unwrap().backward().unwrap().get(&var).unwrap().clone()
+        };
+        let wanted = run(DType::F64, &|x| composed(x).unwrap());
+        same(&run(DType::F32, &|x| softmax(x).unwrap()), &wanted, 1e-6);
     }
 }

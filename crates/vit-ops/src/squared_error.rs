@@ -89,10 +89,15 @@ impl<T: Real> Kernel<T> for Distance<'_, T> {
     type Output = T;
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) -> T {
-        let [squares] = sum(lanes, [self.0, self.1], |[x, y]| {
-            let difference = lanes.sub(x, y);
-            [lanes.mul(difference, difference)]
-        });
+        let [squares] = sum(
+            lanes,
+            [self.0, self.1],
+            #[inline(always)]
+            |[x, y]| {
+                let difference = lanes.sub(x, y);
+                [lanes.mul(difference, difference)]
+            },
+        );
         squares
     }
 }

@@ -65,7 +65,13 @@ impl<T: Real> Kernel<T> for Scale<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let factor = lanes.splat(self.1);
-        update(lanes, self.0, [], |value, []| lanes.mul(value, factor));
+        update(
+            lanes,
+            self.0,
+            [],
+            #[inline(always)]
+            |value, []| lanes.mul(value, factor),
+        );
     }
 }
 

@@ -19,7 +19,12 @@ impl<T: Real> Kernel<T> for Dot<'_, T> {
     type Output = T;
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) -> T {
-        let [sum] = sum(lanes, [self.0, self.1], |[a, b]| [lanes.mul(a, b)]);
+        let [sum] = sum(
+            lanes,
+            [self.0, self.1],
+            #[inline(always)]
+            |[a, b]| [lanes.mul(a, b)],
+        );
         sum
     }
 }
@@ -37,7 +42,13 @@ impl<T: Real> Kernel<T> for OfLogits<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Number = T>>(self, lanes: L) {
         let mean = lanes.splat(self.mean);
-        update(lanes, self.probabilities, [self.gradient], |p, [g]| lanes.mul(p, lanes.sub(g, mean)));
+        update(
+            lanes,
+            self.probabilities,
+            [self.gradient],
+            #[inline(always)]
+            |p, [g]| lanes.mul(p, lanes.sub(g, mean)),
+        );
     }
 }
 
