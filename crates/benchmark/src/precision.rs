@@ -14,9 +14,10 @@ pub(crate) fn resolve_precision(setting: PrecisionSetting, device: DeviceChoice)
         (PrecisionSetting::Auto, _) => vit_backbone::Precision::F32,
     };
     let known = [Precision::F32, Precision::Bf16x3, Precision::Bf16];
-    known.into_iter().find(|precision| precision.as_str() == resolved.as_str()).ok_or_else(|| {
-        Error::unfit("precision", "`f32`, `bf16x3` or `bf16`", resolved.as_str())
-    })
+    known
+        .into_iter()
+        .find(|precision| precision.as_str() == resolved.as_str())
+        .ok_or_else(|| Error::unfit("precision", "`f32`, `bf16x3` or `bf16`", resolved.as_str()))
 }
 
 /// The relative error of products in `precision` on `device`, measured.
@@ -51,6 +52,9 @@ mod tests {
     fn coarser_precisions_have_larger_errors() {
         let error = |precision| measured_error(precision, &Device::Cpu).unwrap();
         let errors = [Precision::F32, Precision::Bf16x3, Precision::Bf16].map(error);
-        assert!(errors[0] < 1e-6 && errors[0] < errors[1] && errors[1] < 1e-4 && errors[1] < errors[2], "{errors:?}");
+        assert!(
+            errors[0] < 1e-6 && errors[0] < errors[1] && errors[1] < 1e-4 && errors[1] < errors[2],
+            "{errors:?}"
+        );
     }
 }

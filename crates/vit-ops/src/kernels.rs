@@ -3,6 +3,8 @@
 //!
 //! The layers' products are here ([`Packed`], [`product`]). The processor is looked at when the program runs ([`Path`]).
 #![allow(unsafe_code)]
+// A kernel is compiled for an instruction set only where all of it is inlined into the function that was dispatched to.
+#![allow(clippy::inline_always)]
 
 mod board;
 mod double;
@@ -29,7 +31,8 @@ pub(crate) use written::{BLOCK, written};
 use crate::Precision;
 use float::Float;
 use panels::{
-    Element, ElementOf, Kernel, Panels, Plain, Rounded, columns_length, pack_columns, unpack_columns, with_scratch,
+    Element, ElementOf, Kernel, Panels, Plain, Rounded, columns_length, pack_columns, unpack_columns,
+    with_scratch,
 };
 
 /// The instructions to use; each has those before it too.

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn single_precision_is_as_double() {
-        let (images, weight, bias) = (normal(&[3, 3, 37, 50], 0), normal(&[20, 3, 8, 7], 1), normal(&[20], 2));
+        let (images, weight, bias) =
+            (normal(&[3, 3, 37, 50], 0), normal(&[20, 3, 8, 7], 1), normal(&[20], 2));
         let single = |t: &candle_core::Tensor| t.to_dtype(DType::F32).unwrap();
         let embed = PatchEmbed::new(&single(&weight), Some(single(&bias)), Precision::F32).unwrap();
         assert_eq!((embed.patch(), embed.layer().inputs()), ((8, 7), 168));

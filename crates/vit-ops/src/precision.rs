@@ -86,13 +86,14 @@ impl FromStr for Precision {
 
     /// Reads what [`Precision::as_str`] gives.
     fn from_str(text: &str) -> Result<Self> {
-        [Self::F32, Self::Bf16x3, Self::Bf16].into_iter().find(|precision| precision.as_str() == text).ok_or_else(
-            || Error::Name {
+        [Self::F32, Self::Bf16x3, Self::Bf16]
+            .into_iter()
+            .find(|precision| precision.as_str() == text)
+            .ok_or_else(|| Error::Name {
                 what: "precision",
                 expected: "`f32`, `bf16x3` or `bf16`",
                 found: text.to_owned(),
-            },
-        )
+            })
     }
 }
 

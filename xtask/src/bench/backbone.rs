@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use pretrained::{Hub, Source, Weights};
 use random_streams::{Stream, Streams};
 use serde::{Deserialize, Serialize};
-use vit_backbone::{Family, NameScheme, Outputs, Vit, VitConfig};
+use vit_backbone::{Family, LoadOptions, NameScheme, Outputs, Vit, VitConfig};
 
 use super::comparison::Comparison;
 use super::contender::Contender;
@@ -34,12 +33,21 @@ pub(crate) struct Backbone {
 pub(crate) enum Precision {
     /// Single precision throughout.
     F32,
+    /// Each product as three of bf16.
+    Bf16x3,
+    /// Products of bf16.
+    Bf16,
+    /// What suits this machine: `bf16x3` or `f32`.
+    Auto,
 }
 
 impl Precision {
     fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Bf16x3 => "bf16x3",
+            Self::Bf16 => "bf16",
+            Self::Auto => "auto",
         }
     }
 }
@@ -144,8 +152,14 @@ struct Forward {
 impl Case {
     pub(super) fn prepare(&self) -> Result<impl Work + use<>> {
         let device = open_device(&self.device)?;
-        let weights = Weights::open(&Source::File(self.inputs.join(WEIGHTS)), &Hub::offline())?;
-        let vit = Vit::from_weights(self.network.clone(), &weights, NameScheme::Timm, &device, None)?;
+        let options = LoadOptions {
+            device: device.clone(),
+            precision: self.precision.name().parse()?,
+            described: Some((self.network.clone(), NameScheme::Timm)),
+            ..LoadOptions::default()
+        };
+        let weights = self.inputs.join(WEIGHTS);
+        let vit = Vit::load(weights.to_str().context("a folder's name is no text")?, &options)?;
         let images = work::read_tensors(&self.inputs.join(IMAGES), &device)?;
         let images = images.get("images").context("no `images` among the inputs")?.clone();
         Ok(Forward { vit, images, last: None })

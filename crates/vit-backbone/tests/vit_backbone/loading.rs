@@ -174,8 +174,7 @@ fn a_network_computes_in_the_precision_it_is_loaded_in() {
     for (precision, range) in
         [(Precision::F32, 0.0..=0.0), (Precision::Bf16x3, 1e-7..=2e-4), (Precision::Bf16, 1e-3..=1e-1)]
     {
-        let options =
-            LoadOptions { precision: PrecisionSetting::Fixed(precision), ..LoadOptions::default() };
+        let options = LoadOptions { precision: PrecisionSetting::Fixed(precision), ..LoadOptions::default() };
         let loaded = Vit::load(folder.path().to_str().unwrap(), &options).unwrap();
         assert_eq!(loaded.precision(), precision);
         let difference = (run(&loaded) - &wanted).unwrap().sqr().unwrap().mean_all().unwrap();

@@ -34,14 +34,7 @@ impl<const PARTS: usize> Kernel for Dot<PARTS> {
         self
     }
 
-    fn multiply(
-        _: &mut Self,
-        rows: &[u16],
-        columns: &[u16],
-        depth: usize,
-        count: usize,
-        sums: &mut [f32],
-    ) {
+    fn multiply(_: &mut Self, rows: &[u16], columns: &[u16], depth: usize, count: usize, sums: &mut [f32]) {
         assert!(depth <= Self::DEPTH && depth % 2 == 0);
         assert!(rows.len() >= PARTS * ROWS * Self::STRIDE && columns.len() >= PARTS * depth * Self::COLUMNS);
         assert!(sums.len() >= ROWS * Self::COLUMNS);
@@ -52,7 +45,13 @@ impl<const PARTS: usize> Kernel for Dot<PARTS> {
             // SAFETY: `try_new` has seen the instructions; the lengths were checked above.
             unsafe {
                 if count <= ROWS / 2 {
-                    panel::<{ ROWS / 2 }>(rows.as_ptr(), Self::STRIDE, columns.as_ptr(), depth, sums.as_mut_ptr());
+                    panel::<{ ROWS / 2 }>(
+                        rows.as_ptr(),
+                        Self::STRIDE,
+                        columns.as_ptr(),
+                        depth,
+                        sums.as_mut_ptr(),
+                    );
                 } else {
                     panel::<ROWS>(rows.as_ptr(), Self::STRIDE, columns.as_ptr(), depth, sums.as_mut_ptr());
                 }

@@ -227,7 +227,13 @@ impl View<'_> {
     /// Copies the rectangle of `rows` x `columns` at `(row, column)` into `out`, whose rows are `stride` long; what the
     /// matrix doesn't have is zero.
     #[inline(always)]
-    fn copy(&self, (row, column): (usize, usize), (rows, columns): (usize, usize), out: &mut [f32], stride: usize) {
+    fn copy(
+        &self,
+        (row, column): (usize, usize),
+        (rows, columns): (usize, usize),
+        out: &mut [f32],
+        stride: usize,
+    ) {
         let there = (rows.min(self.rows - row), columns.min(self.columns - column));
         let (row, column) = (row + self.start.0, column + self.start.1);
         let data = self.matrix.data;

@@ -94,7 +94,9 @@ fn every_ending_is_applied_to_every_element() {
             let packed = Packed::transposed(path, Precision::F32, &weight, k);
             let plain = reference(Precision::F32, &x, &weight, k);
             for (has_bias, has_scale) in [(false, false), (true, false), (false, true), (true, true)] {
-                let of = |there: bool, row: &[f32], at: usize, or: f64| if there { row[at % n].into() } else { or };
+                let of = |there: bool, row: &[f32], at: usize, or: f64| {
+                    if there { row[at % n].into() } else { or }
+                };
                 let biased = |at: usize| plain[at] + of(has_bias, &bias, at, 0.0);
                 let (bias, scale) = (has_bias.then_some(&bias[..]), has_scale.then_some(&scale[..]));
                 let found = packed.multiply(&x, Ending::Map { bias, map: Some(halve) });
@@ -115,7 +117,9 @@ fn factors_are_taken_by_rows_and_by_columns() {
     for (m, k, n) in [(5, 9, 7), (40, 37, 50), (3, 300, 5000)] {
         let (left, right) = (numbers(m * k, 1), numbers(n * k, 2));
         let transpose = |values: &[f32], width: usize| -> Vec<f32> {
-            (0..values.len()).map(|at| values[at % (values.len() / width) * width + at / (values.len() / width)]).collect()
+            (0..values.len())
+                .map(|at| values[at % (values.len() / width) * width + at / (values.len() / width)])
+                .collect()
         };
         let (left_t, right_t) = (transpose(&left, k), transpose(&right, k));
         for precision in PRECISIONS {
@@ -145,7 +149,10 @@ fn a_weight_comes_back_as_the_precision_keeps_it() {
                 let back = Packed::transposed(path, precision, &weight, k).weight();
                 assert_eq!(back.len(), weight.len());
                 for (&back, &weight) in back.iter().zip(&weight) {
-                    assert!((back - weight).abs() <= error * weight.abs(), "{path:?} {precision:?}: {back} {weight}");
+                    assert!(
+                        (back - weight).abs() <= error * weight.abs(),
+                        "{path:?} {precision:?}: {back} {weight}"
+                    );
                 }
             }
         }

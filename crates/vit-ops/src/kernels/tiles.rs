@@ -93,14 +93,7 @@ impl<U: Unit, const PARTS: usize> Kernel for Tiles<U, PARTS> {
         unsafe { U::start(&Configuration::FULL) }
     }
 
-    fn multiply(
-        unit: &mut U,
-        rows: &[u16],
-        columns: &[u16],
-        depth: usize,
-        count: usize,
-        sums: &mut [f32],
-    ) {
+    fn multiply(unit: &mut U, rows: &[u16], columns: &[u16], depth: usize, count: usize, sums: &mut [f32]) {
         assert!(depth <= Self::DEPTH && depth % Self::UNIT == 0);
         assert!(rows.len() >= PARTS * SIDE * Self::STRIDE && columns.len() >= PARTS * depth * SIDE);
         assert!(sums.len() >= SIDE * SIDE);
@@ -307,7 +300,10 @@ pub(super) mod model {
             assert_eq!(size_of::<Configuration>(), 64);
             assert_eq!(std::ptr::from_ref(configuration) as usize % 64, 0);
             assert_eq!((bytes[0], bytes[1]), (1, 0), "palette and first row");
-            assert!(bytes[2..16].iter().chain(&bytes[32..48]).chain(&bytes[56..]).all(|&b| b == 0), "reserved");
+            assert!(
+                bytes[2..16].iter().chain(&bytes[32..48]).chain(&bytes[56..]).all(|&b| b == 0),
+                "reserved"
+            );
             let row_bytes =
                 std::array::from_fn(|t| u16::from_le_bytes([bytes[16 + 2 * t], bytes[17 + 2 * t]]).into());
             let rows = std::array::from_fn(|t| bytes[48 + t].into());

@@ -29,7 +29,13 @@ fn multiply(
     (a, a_layout): (&CpuStorage, &Layout),
     (b, b_layout): (&CpuStorage, &Layout),
 ) -> candle_core::Result<CpuStorage> {
-    fn matrices<'a, T>(order: Order, a: &'a [T], a_last: usize, b: &'a [T], b_last: usize) -> [Matrix<'a, T>; 2] {
+    fn matrices<'a, T>(
+        order: Order,
+        a: &'a [T],
+        a_last: usize,
+        b: &'a [T],
+        b_last: usize,
+    ) -> [Matrix<'a, T>; 2] {
         match order {
             Order::Layer => [Matrix::by_rows(a, a_last), Matrix::by_columns(b, b_last)],
             Order::Input => [Matrix::by_rows(a, a_last), Matrix::by_rows(b, b_last)],
