@@ -3,7 +3,8 @@
 //! candle has most of them, but some of its forms drop the gradient without a word (layer norm with bias, softmax
 //! over the last axis), use the tanh form of GELU, or refuse to go backward (bilinear upsampling). Code built on this
 //! crate meets none of that: every operation here is differentiable in every floating-point input, accepts strided
-//! input, and works in f32 as in f64 (finite differences in f64 are how the tests check the gradients).
+//! input, and works in f32 as in f64 (finite differences in f64 are how the tests check the gradients). The page
+//! [`candle_traps`] lists the places, and what to use there.
 //!
 //! Plain tensors keep no graph: inference costs the memory of its results. On the host, normalisation, softmax, gates,
 //! residuals, rotary positions and attention have kernels of their own, forward and backward, for the vector
@@ -34,6 +35,11 @@
 mod activation;
 mod attention;
 mod axis_map;
+#[doc = include_str!("candle_traps.md")]
+pub mod candle_traps {}
+mod columns;
+mod convolution;
+mod cross_entropy;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod dropout;
@@ -46,28 +52,37 @@ mod kernels;
 mod lanes;
 mod linear;
 mod norm;
+mod own_gradient;
 mod patch;
+mod pool;
 mod precision;
+mod rectify;
 mod resample;
 mod residual;
 mod rotary;
 mod rows;
+mod safe_norm;
 mod softmax;
 mod squared_error;
 mod ssim;
 
 pub use activation::{Gelu, bias_gelu, gelu, silu, swiglu};
 pub use attention::{Attention, AttentionOptions, AttentionWeights, attention, attention_qkv};
+pub use convolution::{conv_transpose2d, conv2d};
+pub use cross_entropy::{binary_cross_entropy, binary_cross_entropy_with_logits, softplus};
 pub use dropout::{Dropout, DropoutMasks};
 pub use error::{Error, Result};
 pub use filter::{Border, gaussian_filter, separable_filter};
 pub use linear::Linear;
 pub use norm::layer_norm;
 pub use patch::{PatchEmbed, patch_embed};
+pub use pool::{PoolWindows, avg_pool2d, max_pool2d};
 pub use precision::{Precision, PrecisionSetting};
+pub use rectify::{absolute, at_least, leaky_relu, relu};
 pub use resample::{Interpolation, Resample};
 pub use residual::add_residual;
 pub use rotary::rotate_packed;
+pub use safe_norm::{norm_last_dim, normalize_last_dim, safe_sqrt};
 pub use softmax::softmax;
 pub use squared_error::squared_error;
 pub use ssim::{SsimOptions, ssim};
