@@ -3,6 +3,7 @@
 mod bench;
 mod conform;
 mod cuda_toolkit;
+mod data;
 mod gpu_check;
 mod new_method;
 mod reproduce;
@@ -38,6 +39,7 @@ enum Command {
     BenchChild,
     Conform(conform::Conform),
     CudaToolkit(cuda_toolkit::CudaToolkit),
+    Data(data::Data),
     GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::BenchChild => bench::run_child(),
         Command::Conform(conform) => conform.run(&conformance_units()),
         Command::CudaToolkit(cuda_toolkit) => cuda_toolkit.run(),
+        Command::Data(data) => data.run(),
         Command::GpuCheck(gpu_check) => gpu_check.run(),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
 /// The numeric units of every crate that has some.
 fn conformance_units() -> Vec<conformance::Unit> {
     [
+        datasets::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),
         transformaly::conformance_units(),

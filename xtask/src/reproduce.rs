@@ -6,7 +6,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use benchmark::{
-    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, PrecisionSetting, Profile, PublishedFigures, RunOptions,
+    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, PrecisionSetting, Profile, PublishedFigures,
+    RunOptions,
 };
 
 use crate::say;
@@ -41,6 +42,9 @@ pub(crate) struct Reproduce {
     /// Keep the chosen detectors beside each result.
     #[arg(long)]
     save_detectors: bool,
+    /// Run on data that `data check` finds faults in, without the images that can't be used. What is left out is recorded.
+    #[arg(long)]
+    accept_data_problems: bool,
 }
 
 impl Reproduce {
@@ -58,6 +62,8 @@ impl Reproduce {
             precision: self.precision,
             only: self.only,
             save_detectors: self.save_detectors,
+            checks: Some(layout.root().join("checks")),
+            accept_data_problems: self.accept_data_problems,
             commit: commit(&root),
             versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
         };

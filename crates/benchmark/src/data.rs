@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anomaly_core::{DataError, EvalSpec, Images, MethodError, ValidationImages};
-use datasets::{Dataset, Protocol, Split, SplitOptions, TrainingSet};
+use anomaly_core::{DataError, EvalSpec, Images, MethodError, ValidationImages, write_atomic};
+use datasets::{CheckReport, Dataset, Problem, ProblemKind, Split, SplitOptions, Task, TrainingSet};
 use image_prep::{Mask, Preprocess, Rgb8};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::test_set::{Batches, TestSet};
 use crate::{Error, Identity};
@@ -15,18 +15,61 @@ use crate::{Error, Identity};
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) dataset: Arc<dyn Dataset>,
+    /// If problems of the data were accepted, the ids of the items that are left out for them.
+    pub(crate) left_out: Option<Vec<String>>,
 }
 
 impl Source {
-    /// Opens the data set registered as `name` in `root`.
-    pub(crate) fn open(name: &str, root: Option<&Path>) -> Result<Self, Error> {
-        Ok(Self { dataset: datasets::open(name, root)?.into() })
+    /// Opens the data set registered as `name` in `root` for a cell whose plan found it sound, or accepted what is wrong
+    /// with it and left these items out.
+    pub(crate) fn open(name: &str, root: Option<&Path>, left_out: Option<&[String]>) -> Result<Self, Error> {
+        let Some(ids) = left_out else {
+            return Ok(Self { dataset: datasets::open(name, root)?.into(), left_out: None });
+        };
+        let dataset = datasets::without(datasets::open_unchecked(name, root)?.into(), ids);
+        Ok(Self { dataset, left_out: Some(ids.to_vec()) })
+    }
+
+    /// Opens the data set registered as `name` in `root` and looks at every image, unless it did before: what was found
+    /// is kept in the folder `checks` under the hash of the data set's contents.
+    ///
+    /// Data with faults are refused, or, with `accept`, used without the items that can't be.
+    pub(crate) fn checked(
+        name: &str,
+        root: Option<&Path>,
+        checks: Option<&Path>,
+        accept: bool,
+    ) -> Result<Self, Error> {
+        let dataset: Arc<dyn Dataset> = datasets::open_unchecked(name, root)?.into();
+        let mut report =
+            CheckReport { dataset: name.to_owned(), images: 0, problems: dataset.problems().to_vec() };
+        // What is part of the program was looked at when it was made.
+        let lies_somewhere = datasets::ENTRIES.iter().any(|known| known.name == name && known.root.is_some());
+        if lies_somewhere {
+            report.problems.extend(content(&*dataset, checks)?);
+        }
+        for count in report.problems.iter().filter(|problem| problem.kind == ProblemKind::Counts) {
+            tracing::warn!("{count}");
+        }
+        let faults = report.faults().count();
+        if faults == 0 {
+            return Ok(Self { dataset, left_out: None });
+        }
+        if !accept {
+            let first = report.faults().next().map(ToString::to_string).unwrap_or_default();
+            let root = root.map(Path::to_owned);
+            return Err(Error::DataFaults { dataset: name.to_owned(), root, faults, first });
+        }
+        let ids = report.unusable();
+        tracing::warn!(dataset = name, faults, left_out = ids.len(), "problems of the data are accepted");
+        Ok(Self { dataset: datasets::without(dataset, &ids), left_out: Some(ids) })
     }
 
     /// The split that `identity` describes.
     pub(crate) fn split(&self, identity: &Identity) -> Result<Split, Error> {
-        let protocol = protocol(&identity.protocol)?;
+        let Task { protocol, shots } = identity.protocol.parse()?;
         let options = SplitOptions {
+            shots,
             train_limit: identity.train_limit,
             test_limit: identity.test_limit,
             held_out_share: identity.held_out,
@@ -36,13 +79,33 @@ impl Source {
     }
 }
 
-/// The protocol called `name`.
-pub(crate) fn protocol(name: &str) -> Result<Protocol, Error> {
-    const ALL: [Protocol; 3] = [Protocol::Unimodal, Protocol::Multimodal, Protocol::ClassSeparated];
-    ALL.into_iter().find(|protocol| protocol.name() == name).ok_or_else(|| {
-        let known = ALL.map(Protocol::name).join(", ");
-        Error::unfit("protocol", format!("one of {known}"), format!("`{name}`"))
-    })
+/// What is wrong with the images and masks of `dataset`: from the folder `checks` if the same contents were looked at
+/// before. Of files that can't be read at all nothing can be kept.
+fn content(dataset: &dyn Dataset, checks: Option<&Path>) -> Result<Vec<Problem>, Error> {
+    let fingerprint = checks.and_then(|_| datasets::content_fingerprint(dataset).ok());
+    let (Some(checks), Some(fingerprint)) = (checks, fingerprint) else {
+        return Ok(datasets::check_content(dataset).problems);
+    };
+    let path = checks.join(format!("{}-{}.json", dataset.card().name, &fingerprint[..16]));
+    // Whatever is there and can't be read is as good as not there.
+    let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    if let Some(kept) = kept.filter(|kept| kept.fingerprint == fingerprint) {
+        return Ok(kept.report.problems);
+    }
+    let report = datasets::check_content(dataset);
+    std::fs::create_dir_all(checks).map_err(|e| Error::io(checks, "can't make the folder", e))?;
+    let kept = Kept { fingerprint, report };
+    let text = serde_json::to_vec_pretty(&kept).map_err(|source| Error::Message { what: "check", source })?;
+    write_atomic(&path, &text)?;
+    Ok(kept.report.problems)
+}
+
+/// What was found in contents of this hash.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    fingerprint: String,
+    report: CheckReport,
 }
 
 /// The images of one cell, prepared for its method.
@@ -140,5 +203,53 @@ impl TestSet for CellImages {
 
     fn mask(&self, index: usize, eval: EvalSpec) -> Result<Mask, DataError> {
         self.test.truth().mask(index, &eval).map_err(DataError::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::Source;
+
+    fn write(root: &Path, name: &str, level: u8) {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A grey picture of 1 x 1 as a bitmap: two headers, a palette of one colour, one padded row.
+        let mut bytes = b"BM".to_vec();
+        bytes.extend([62_u32, 0, 58, 40, 1, 1].iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend([1_u16, 8].iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend([0_u32, 4, 0, 0, 1, 0].iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend([level, level, level, 0, 0, 0, 0, 0]);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_run_starts_on_data_that_passed_or_were_accepted() {
+        let root = tempfile::tempdir().unwrap();
+        let checks = tempfile::tempdir().unwrap();
+        for (at, name) in ["train/good/0", "train/good/1", "test/good/0", "test/cut/0"].iter().enumerate() {
+            write(root.path(), &format!("nut/{name}.bmp"), at as u8);
+        }
+        let source = |accept| Source::checked("mvtec", Some(root.path()), Some(checks.path()), accept);
+        assert_eq!(source(false).unwrap().left_out, None);
+        let kept = || std::fs::read_dir(checks.path()).unwrap().count();
+        assert_eq!(kept(), 1);
+        source(false).unwrap();
+        assert_eq!(kept(), 1);
+
+        std::fs::write(root.path().join("nut/train/good/1.bmp"), b"BM").unwrap();
+        write(root.path(), "nut/test/good/7.bmp", 0);
+        let message = source(false).map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("faults") && message.contains("--accept-data-problems"), "{message}");
+        assert_eq!(kept(), 2);
+        let accepted = source(true).unwrap();
+        assert_eq!(accepted.left_out.as_deref(), Some(&["nut/train/good/1.bmp".to_owned()][..]));
+        assert_eq!(accepted.dataset.items().len(), 4);
+        let again = Source::open("mvtec", Some(root.path()), accepted.left_out.as_deref()).unwrap();
+        assert_eq!(again.dataset.items(), accepted.dataset.items());
+        assert!(Source::open("mvtec", Some(root.path()), None).is_err());
     }
 }

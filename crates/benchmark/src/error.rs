@@ -79,6 +79,22 @@ pub enum Error {
     /// A data set can't be opened or split.
     #[error(transparent)]
     Dataset(#[from] datasets::Error),
+    /// A data set is not as it must be, and that was not accepted.
+    #[error(
+        "data set `{dataset}` has {faults} faults, the first: {first}; `cargo xtask data check {} --layout {dataset}` \
+         lists them all, `--accept-data-problems` runs without what can't be used",
+        root.as_ref().map_or_else(|| "PATH".to_owned(), |root| root.display().to_string())
+    )]
+    DataFaults {
+        /// The data set's registered name.
+        dataset: String,
+        /// Where it lies; its usual place if `None`.
+        root: Option<PathBuf>,
+        /// How many faults it has.
+        faults: usize,
+        /// The first of them.
+        first: String,
+    },
     /// A figure is not defined for these test images.
     #[error("the test images give no figure: {0}")]
     Metric(#[from] metrics::Error),

@@ -31,7 +31,7 @@ pub(crate) fn execute(
     let (device, _) = spec.device.parse::<DeviceChoice>()?.open()?;
     let methods = Methods::new(device.clone());
     let method = methods.build(&spec.identity)?;
-    let source = Source::open(&spec.registered, spec.root.as_deref())?;
+    let source = Source::open(&spec.registered, spec.root.as_deref(), spec.left_out.as_deref())?;
     let split = source.split(&spec.identity)?;
     let images = CellImages::new(source, split, method.preprocess())?;
     let cell =

@@ -8,7 +8,7 @@ use globset::GlobBuilder;
 use report::{Header, Status};
 use vit_backbone::PrecisionSetting;
 
-use crate::data::{Source, protocol};
+use crate::data::Source;
 use crate::methods::Methods;
 use crate::precision::resolve_precision;
 use crate::{CellSpec, DeviceChoice, Entry, Error, Identity, Layout, Profile, PublishedFigures};
@@ -24,6 +24,10 @@ pub struct PlanOptions {
     pub only: Option<String>,
     /// Whether detectors are kept beside results.
     pub save_detectors: bool,
+    /// The folder where it is kept what was found in data sets; every image is looked at anew if `None`.
+    pub checks: Option<PathBuf>,
+    /// Whether data with faults are used, without the items that can't be.
+    pub accept_data_problems: bool,
     /// The commit the program was built from.
     pub commit: Option<String>,
     /// Versions for records.
@@ -137,7 +141,7 @@ impl Planner<'_> {
         let usual = datasets::ENTRIES.iter().find(|known| known.name == entry.dataset);
         let usual = usual.map(|known| known.protocol.name().to_owned());
         let protocol_name = entry.protocol.clone().or(usual).unwrap_or_default();
-        protocol(&protocol_name).map_err(|e| self.wrong(entry, e))?;
+        protocol_name.parse::<datasets::Task>().map_err(|e| self.wrong(entry, e))?;
         let categories = self.categories(entry, source.as_ref().ok())?;
         for category in categories {
             for &seed in &self.profile.seeds {
@@ -196,6 +200,7 @@ impl Planner<'_> {
             save_detectors: self.options.save_detectors,
             commit: self.options.commit.clone(),
             versions: self.options.versions.clone(),
+            left_out: source.as_ref().ok().and_then(|source| source.left_out.clone()),
             licence: source.as_ref().ok().map(|source| source.dataset.card().licence.clone()),
         };
         PlannedCell { spec, problem, selected: true }
@@ -207,7 +212,8 @@ impl Planner<'_> {
         if let Some(source) = self.sources.get(&key) {
             return Ok(source.clone());
         }
-        let source = match Source::open(&entry.dataset, entry.root.as_deref()) {
+        let (checks, accept) = (self.options.checks.as_deref(), self.options.accept_data_problems);
+        let source = match Source::checked(&entry.dataset, entry.root.as_deref(), checks, accept) {
             Ok(source) => Ok(source),
             Err(
                 e @ Error::Dataset(
@@ -232,6 +238,9 @@ impl Planner<'_> {
             return Ok(classes.iter().map(|class| class.key.clone()).collect());
         };
         let key = |name: &String| {
+            if name == datasets::ALL && entry.protocol.as_deref().is_some_and(is_multi_class) {
+                return Ok(name.clone());
+            }
             let index = source.dataset.class_index(name).map_err(|e| self.wrong(entry, e))?;
             Ok(classes[index].key.clone())
         };
@@ -242,6 +251,11 @@ impl Planner<'_> {
         let path = self.profile.path.clone();
         Error::Profile { path, line: entry.line, problem: problem.to_string() }
     }
+}
+
+/// Whether a protocol's name is of one model for all categories.
+fn is_multi_class(name: &str) -> bool {
+    name.parse::<datasets::Task>().is_ok_and(|task| task.protocol == datasets::Protocol::MultiClass)
 }
 
 fn select(cells: &mut [PlannedCell], pattern: &str) -> Result<(), Error> {

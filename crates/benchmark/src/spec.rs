@@ -38,6 +38,9 @@ pub struct CellSpec {
     pub versions: BTreeMap<String, String>,
     /// The data set's licence, in words.
     pub licence: Option<String>,
+    /// If problems of the data were accepted, the ids of the items that are left out for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<Vec<String>>,
 }
 
 /// All that can change a cell's result. Not in it: the folder, the machine, the device, the commit.
@@ -139,6 +142,8 @@ impl CellSpec {
                 revisions: identity.revisions.clone(),
                 weights_sha256: identity.weights_sha256.clone(),
                 dataset_fingerprint: identity.dataset_fingerprint.clone(),
+                split_fingerprint: identity.split.clone(),
+                left_out: self.left_out.clone().unwrap_or_default(),
                 licence: self.licence.clone(),
                 device: Some(self.device.clone()),
                 precision_setting: Some(self.precision_setting.clone()),

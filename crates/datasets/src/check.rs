@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::catalogue::open_unchecked;
-use crate::counts::deviations;
+use crate::counts::{deviations, published_counts};
 use crate::dataset::{Dataset, Part};
 use crate::problem::{Problem, ProblemKind};
 use crate::split::hex;
@@ -91,15 +91,17 @@ pub fn check_content(dataset: &dyn Dataset) -> CheckReport {
     let looked: Vec<Looked> = indices.par_iter().map(|&index| look(dataset, index)).collect();
     let mut problems: Vec<Problem> =
         looked.iter().flat_map(|looked| looked.problems.iter().cloned()).collect();
-    duplicates(dataset, &looked, &mut problems);
+    let name = &dataset.card().name;
+    let deviations = deviations(dataset);
+    let whole = deviations.is_empty() && !published_counts(name).is_empty();
+    duplicates(dataset, &looked, whole, &mut problems);
     mixtures(dataset, &looked, &mut problems);
-    let place = dataset.path(0).map_or_else(|| PathBuf::from(&dataset.card().name), Path::to_owned);
-    problems.extend(deviations(dataset).into_iter().map(|(what, published, found)| {
+    problems.extend(deviations.into_iter().map(|(what, published, found)| {
         let message = format!("{what}: {published} were published, found {found}");
-        Problem::new(ProblemKind::Counts, PathBuf::from(&dataset.card().name), message)
+        Problem::new(ProblemKind::Counts, name, message)
     }));
     if indices.is_empty() {
-        problems.push(Problem::new(ProblemKind::EmptyClass, place, "no images at all"));
+        problems.push(Problem::new(ProblemKind::EmptyClass, name, "no images at all"));
     }
     problems.sort();
     problems.dedup();
@@ -199,8 +201,10 @@ fn look(dataset: &dyn Dataset, index: usize) -> Looked {
     }
 }
 
-/// The same pixels in both parts: what a detector was trained on must not judge it.
-fn duplicates(dataset: &dyn Dataset, looked: &[Looked], problems: &mut Vec<Problem>) {
+/// The same pixels in both parts: what a detector was trained on must not judge it. In a `whole` data set, as it was
+/// published, there is nothing to be done about them.
+fn duplicates(dataset: &dyn Dataset, looked: &[Looked], whole: bool, problems: &mut Vec<Problem>) {
+    let kind = if whole { ProblemKind::PublishedDuplicate } else { ProblemKind::TrainTestDuplicate };
     let mut trained: BTreeMap<[u8; 32], usize> = BTreeMap::new();
     let items = dataset.items();
     for (index, looked) in looked.iter().enumerate() {
@@ -218,7 +222,7 @@ fn duplicates(dataset: &dyn Dataset, looked: &[Looked], problems: &mut Vec<Probl
         if let Some(&other) = trained.get(&key) {
             let (part, other) = (items[other].part.name(), path_of(dataset, other));
             let message = format!("a test image with the pixels of the {part} image {}", other.display());
-            problems.push(Problem::new(ProblemKind::TrainTestDuplicate, path_of(dataset, index), message));
+            problems.push(Problem::new(kind, path_of(dataset, index), message));
         }
     }
 }
@@ -312,6 +316,24 @@ mod tests {
         assert!(report.problems[1].message.contains("train image train/00000"), "{report:?}");
         let stored = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<CheckReport>(&stored).unwrap(), report);
+    }
+
+    #[test]
+    fn what_a_publisher_did_twice_is_only_told() {
+        // As many images as the sample has, two of them the same.
+        let images = (0..3000).map(|at: usize| {
+            let level = if at == 2999 { 0 } else { at };
+            let image = Rgb8::new(1, 1, vec![(level % 256) as u8, (level / 256) as u8, 7]).unwrap();
+            let part = if at < 2000 { Part::Train } else { Part::Test };
+            MemoryImage { part, class: (at % 10).to_string(), defect: None, image, masks: vec![] }
+        });
+        let images: Vec<_> = images.collect();
+        let report = check_content(&InMemory::new("fashion-mnist-sample", images.clone()));
+        assert_eq!(kinds(&report), [(ProblemKind::PublishedDuplicate, "test/00999")]);
+        assert!(report.passed());
+        let few = check_content(&InMemory::new("fashion-mnist-sample", images[..2999].to_vec()));
+        assert_eq!(few.problems.iter().map(|p| p.kind).collect::<Vec<_>>(), [ProblemKind::Counts]);
+        assert!(!check_content(&InMemory::new("other", images)).passed());
     }
 
     #[test]

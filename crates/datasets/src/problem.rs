@@ -42,6 +42,8 @@ pub enum ProblemKind {
     UnpairedMask,
     /// The same pixels in the training and in the test part.
     TrainTestDuplicate,
+    /// The same pixels in both parts of a data set that has as many images as were published: its publisher's doing.
+    PublishedDuplicate,
     /// A mask that marks nothing, on an anomalous image.
     EmptyMask,
     /// A mask value that the saturation table does not know.
@@ -58,7 +60,14 @@ impl ProblemKind {
     /// Whether a run must not start on data with this problem unless it was accepted. The others are only told: most
     /// data sets have some.
     pub fn is_fault(self) -> bool {
-        !matches!(self, Self::EmptyMask | Self::MixedSizes | Self::MixedChannels | Self::Counts)
+        !matches!(
+            self,
+            Self::PublishedDuplicate
+                | Self::EmptyMask
+                | Self::MixedSizes
+                | Self::MixedChannels
+                | Self::Counts
+        )
     }
 
     /// Its name in reports.
@@ -72,6 +81,7 @@ impl ProblemKind {
             Self::MaskSize => "mask-size",
             Self::UnpairedMask => "unpaired-mask",
             Self::TrainTestDuplicate => "train-test-duplicate",
+            Self::PublishedDuplicate => "published-duplicate",
             Self::EmptyMask => "empty-mask",
             Self::MaskValue => "mask-value",
             Self::MixedSizes => "mixed-sizes",

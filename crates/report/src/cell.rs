@@ -336,6 +336,12 @@ pub struct Provenance {
     /// Hash of the dataset's files and their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_fingerprint: Option<String>,
+    /// Hash of the protocol and its lists of images with their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_fingerprint: Option<String>,
+    /// The images that were left out because something was wrong with them, and that was accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The dataset's licence, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,

@@ -9,6 +9,7 @@ const MISSING: &str = include_str!("../../fixtures/missing-units.txt");
 
 fn units() -> Vec<conformance::Unit> {
     [
+        datasets::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),
         transformaly::conformance_units(),
