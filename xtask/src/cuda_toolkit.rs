@@ -153,16 +153,15 @@ impl Ready {
 
     /// The environment as lines for a POSIX shell.
     fn shell(&self) -> String {
-        let mut lines = String::new();
-        for (name, value) in self.variables() {
-            lines += &match value.strip_prefix(':') {
-                Some(first) => format!("export {name}='{first}'${{{name}:+:${name}}}\n"),
-                None => format!("export {name}='{value}'\n"),
-            };
-        }
+        let line = |(name, value): &(&str, String)| match value.strip_prefix(':') {
+            Some(first) => format!("export {name}='{first}'${{{name}:+:${name}}}\n"),
+            None => format!("export {name}='{value}'\n"),
+        };
+        let mut lines: Vec<String> = self.variables().iter().map(line).collect();
         // Other flags would otherwise make every CPU build compile everything anew, and the reverse; and kernels that
         // one nvcc compiled are not compiled again because another is named.
-        lines + &format!("export CARGO_TARGET_DIR='{}'\n", self.target_dir().display())
+        lines.push(format!("export CARGO_TARGET_DIR='{}'\n", self.target_dir().display()));
+        lines.concat()
     }
 
     /// Where builds with this toolkit go.
@@ -210,7 +209,8 @@ fn run(command: &mut Command) -> Result<()> {
 
 /// Downloads the wheels and lays them out in `dir`, all or nothing.
 fn install(dir: &Path, python: &Path) -> Result<()> {
-    let wanted: String = WHEELS.iter().map(|(name, version)| format!("{name}=={version}\n")).collect();
+    let wanted: Vec<String> = WHEELS.iter().map(|(name, version)| format!("{name}=={version}\n")).collect();
+    let wanted = wanted.concat();
     let contents = dir.join(CONTENTS);
     match std::fs::read_to_string(&contents) {
         Ok(found) if found == wanted => return Ok(()),
@@ -313,12 +313,11 @@ fn write_driver_stub(dir: &Path, bindings: &Path) -> Result<()> {
     };
     let functions: Vec<&str> = functions_in(&source).into_iter().filter(is_driver_function).collect();
     ensure!(functions.contains(&"cuInit"), "{} names no function cuInit", bindings.display());
-    let mut code = String::from(
-        "/* Every function of the driver, on a machine without GPU: 100 is CUDA_ERROR_NO_DEVICE. */\n",
-    );
-    for function in functions {
-        code += &format!("int {function}(void) {{ return 100; }}\n");
-    }
+    let about =
+        "/* Every function of the driver, on a machine without GPU: 100 is CUDA_ERROR_NO_DEVICE. */\n";
+    let mut code = vec![about.to_owned()];
+    code.extend(functions.iter().map(|function| format!("int {function}(void) {{ return 100; }}\n")));
+    let code = code.concat();
     let (file, library) = (dir.join("libcuda.c"), dir.join("libcuda.so"));
     let unchanged = library.exists() && std::fs::read_to_string(&file).is_ok_and(|old| old == code);
     if unchanged {
@@ -342,15 +341,14 @@ fn write_slim_nvcc(dir: &Path, interface: &Path) -> Result<()> {
         .with_context(|| format!("can't read candle's interface to its kernels, {}", interface.display()))?;
     let functions = functions_in(&source);
     ensure!(!functions.is_empty(), "{} names no function", interface.display());
-    let mut code = String::from(
-        "#include <stdio.h>\n#include <stdlib.h>\n\
+    let about = "#include <stdio.h>\n#include <stdlib.h>\n\
          static int left_out(const char *name) {\n    \
          fprintf(stderr, \"%s: this program was built without kernels for quantised and mixture-of-experts \
-         products (cargo xtask cuda-toolkit --all-kernels has them)\\n\", name);\n    abort();\n}\n",
-    );
-    for function in functions {
-        code += &format!("int {function}(void) {{ return left_out(\"{function}\"); }}\n");
-    }
+         products (cargo xtask cuda-toolkit --all-kernels has them)\\n\", name);\n    abort();\n}\n";
+    let mut code = vec![about.to_owned()];
+    let stub = |function: &&str| format!("int {function}(void) {{ return left_out(\"{function}\"); }}\n");
+    code.extend(functions.iter().map(stub));
+    let code = code.concat();
     write(&dir.join("left-out.c"), &code)?;
     let program = dir.join("nvcc");
     write(&program, SLIM_NVCC)?;
