@@ -12,7 +12,7 @@ use crate::{Error, Linear, Result};
 /// result); [`Precision::error`] measures them where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
-    /// As they are: an error of about 3e-7.
+    /// As they are: an error of about 5e-7.
     #[default]
     F32,
     /// Each number as the sum of two bf16, and three of their four products: an error of about 5e-6. (Henry, Tang and
