@@ -2,9 +2,13 @@
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
+use crate::regions::any_set;
 use crate::score::first_not_finite;
 use crate::split::{Truth, by_class};
 use crate::{Error, F1Max, Ranking};
+
+/// Samples of a mask that are looked at together.
+const BLOCK: usize = 256;
 
 /// One image's anomaly map and mask, both row-major `(height, width)`. Images of one call may differ in size.
 ///
@@ -73,9 +77,7 @@ impl<'a> ScoredMap<'a> {
 
     /// Whether any pixel is anomalous.
     pub fn is_anomalous(&self) -> bool {
-        // In blocks: a search that may stop at every sample can't be vectorised.
-        let any = |block: &[u8]| block.iter().fold(0, |all, &sample| all | sample) > 0;
-        self.mask.is_some_and(|mask| mask.chunks(4096).any(any))
+        self.mask.is_some_and(any_set)
     }
 
     /// Calls `each` with the score of every pixel that is not anomalous.
@@ -83,9 +85,15 @@ impl<'a> ScoredMap<'a> {
         match self.mask {
             None => self.scores.iter().for_each(|&score| each(score)),
             Some(mask) => {
-                for (&score, &sample) in self.scores.iter().zip(mask) {
-                    if sample == 0 {
-                        each(score);
+                for (scores, mask) in self.scores.chunks(BLOCK).zip(mask.chunks(BLOCK)) {
+                    if any_set(mask) {
+                        let background = scores.iter().zip(mask).filter(|&(_, &sample)| sample == 0);
+                        background.for_each(|(&score, _)| each(score));
+                    } else {
+                        // Most blocks: nothing to look at sample by sample.
+                        for &score in scores {
+                            each(score);
+                        }
                     }
                 }
             }

@@ -4,7 +4,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::background::highest;
 use crate::overlap::{Member, OverlapCurve, RegionPixels, check_limit, member};
-use crate::regions::Regions;
+use crate::regions::{Regions, any_set};
 use crate::score::check_scores;
 use crate::score::sealed::Sealed;
 use crate::{Connectivity, Error, ScoredMap};
@@ -85,9 +85,14 @@ pub(crate) fn members(images: &[ScoredMap<'_>], connectivity: Connectivity) -> (
     let of_image = |image: &ScoredMap<'_>| {
         let Some(regions) = regions(image, connectivity) else { return (Vec::new(), Vec::new()) };
         let mut members = Vec::with_capacity(regions.sizes.iter().sum::<u64>() as usize);
-        for (score, &label) in image.scores().iter().zip(&regions.labels) {
-            if let Some(region) = label.checked_sub(1) {
-                members.push(member(score.key(), region));
+        let width = image.width();
+        let rows = image.scores().chunks_exact(width).zip(regions.labels.chunks_exact(width));
+        let masked = image.mask().unwrap_or_default().chunks_exact(width);
+        for ((scores, labels), _) in rows.zip(masked).filter(|(_, mask)| any_set(mask)) {
+            for (score, &label) in scores.iter().zip(labels) {
+                if let Some(region) = label.checked_sub(1) {
+                    members.push(member(score.key(), region));
+                }
             }
         }
         (members, regions.sizes)

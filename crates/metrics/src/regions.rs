@@ -40,13 +40,21 @@ impl Parents {
     }
 }
 
+/// Whether any sample is above 0. In blocks: a search that may stop at every sample can't be vectorised.
+pub(crate) fn any_set(mask: &[u8]) -> bool {
+    mask.chunks(4096).any(|block| block.iter().fold(0, |all, &sample| all | sample) > 0)
+}
+
 impl Regions {
     /// Labels the pixels above 0 of a row-major `(height, width)` mask, regions in the order of their first pixel: two
     /// passes with a union-find between them.
     pub(crate) fn of_mask(mask: &[u8], height: usize, width: usize, connectivity: Connectivity) -> Self {
         let mut labels = vec![0_u32; mask.len()];
         let mut parents = Parents(vec![0]);
-        for y in 0..height {
+        for (y, row) in mask.chunks_exact(width.max(1)).enumerate().take(height) {
+            if !any_set(row) {
+                continue;
+            }
             for x in 0..width {
                 let at = y * width + x;
                 if mask[at] == 0 {
