@@ -12,6 +12,8 @@ use half::{bf16, f16};
 use super::attention::Words;
 use super::{Arg, Input, Launch, Machine, Module};
 
+// Written by cudaforge, with wider visibility than it needs.
+#[allow(unreachable_pub)]
 mod ptx {
     include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 }
