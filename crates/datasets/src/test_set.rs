@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anomaly_core::{EvalSpec, Images, MaskRule, Resolution};
 use image_prep::{Mask, MaskResize, Preprocess};
 
-use crate::dataset::Dataset;
-use crate::loader::{Loader, ReadAhead};
+use crate::dataset::{Dataset, Saturation};
+use crate::loader::{LoadOptions, Loader, ReadAhead};
 use crate::{Error, Split};
 
 /// The test images of a split: pixels for detectors from [`TestSet::batches`], the truth for the harness from
@@ -28,9 +28,22 @@ impl TestSet {
     /// # Errors
     /// If the preprocessing is not valid or the split is of another data set.
     pub fn new(dataset: Arc<dyn Dataset>, split: &Split, preprocess: Preprocess) -> Result<Self, Error> {
-        let loader = Arc::new(Loader::new(dataset, split.test.clone(), preprocess)?);
-        let truth = Truth { loader: Arc::clone(&loader), anomalous: split.anomalous.clone() };
-        Ok(Self { loader, truth })
+        let loader = Loader::new(dataset, split.test.clone(), preprocess, LoadOptions::default())?;
+        Ok(Self::of(loader, split.anomalous.clone()))
+    }
+
+    fn of(loader: Loader, anomalous: Vec<bool>) -> Self {
+        let loader = Arc::new(loader);
+        let truth = Truth { loader: Arc::clone(&loader), anomalous };
+        Self { loader, truth }
+    }
+
+    /// The same images, loaded in another way.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for no threads, or more than the system starts.
+    pub fn with_options(self, options: LoadOptions) -> Result<Self, Error> {
+        Ok(Self::of(self.loader.with_options(options)?, self.truth.anomalous))
     }
 
     /// Number of images.
@@ -92,6 +105,12 @@ impl Truth {
     /// If one can't be decoded, with its path.
     pub fn stored_masks(&self, position: usize) -> Result<Vec<Mask>, Error> {
         self.loader.dataset.masks(self.loader.items[position])
+    }
+
+    /// What the stored mask values of image `position` mean; empty where the data set does not say.
+    pub fn saturations(&self, position: usize) -> &[Saturation] {
+        let dataset = &self.loader.dataset;
+        dataset.saturations(dataset.items()[self.loader.items[position]].class)
     }
 
     /// The `(height, width)` of the stored image `position`.

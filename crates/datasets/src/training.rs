@@ -7,7 +7,7 @@ use image_prep::Preprocess;
 
 use crate::Error;
 use crate::dataset::Dataset;
-use crate::loader::{Loader, ReadAhead};
+use crate::loader::{LoadOptions, Loader, ReadAhead};
 
 /// Some items of a data set as a method learns from them: without labels, masks, or the rest.
 ///
@@ -24,7 +24,16 @@ impl TrainingSet {
     /// If the preprocessing is not valid or an index is beyond the data set.
     pub fn new(dataset: Arc<dyn Dataset>, items: Vec<usize>, preprocess: Preprocess) -> Result<Self, Error> {
         let keys = items.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { loader: Arc::new(Loader::new(dataset, items, preprocess)?), keys })
+        let loader = Loader::new(dataset, items, preprocess, LoadOptions::default())?;
+        Ok(Self { loader: Arc::new(loader), keys })
+    }
+
+    /// The same images, loaded in another way.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for no threads, or more than the system starts.
+    pub fn with_options(self, options: LoadOptions) -> Result<Self, Error> {
+        Ok(Self { loader: Arc::new(self.loader.with_options(options)?), keys: self.keys })
     }
 }
 
