@@ -4,9 +4,11 @@ mod bench;
 mod conform;
 mod cuda_toolkit;
 mod data;
+mod fetch;
 mod gpu_check;
 mod new_method;
 mod reproduce;
+mod synthesize;
 mod tidy;
 
 use std::io::Write;
@@ -40,6 +42,7 @@ enum Command {
     Conform(conform::Conform),
     CudaToolkit(cuda_toolkit::CudaToolkit),
     Data(data::Data),
+    Fetch(fetch::Fetch),
     GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Conform(conform) => conform.run(&conformance_units()),
         Command::CudaToolkit(cuda_toolkit) => cuda_toolkit.run(),
         Command::Data(data) => data.run(),
+        Command::Fetch(fetch) => fetch.run(),
         Command::GpuCheck(gpu_check) => gpu_check.run(),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),

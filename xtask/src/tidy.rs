@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: checks that need the whole workspace in view.
 //!
-//! Who may depend on whom, that `cuda` is forwarded, that each crate has its room furniture (README, lints), and that no
-//! file has a name that says nothing.
+//! Who may depend on whom, that `cuda` is forwarded, that each crate has its room furniture (README, lints), that no
+//! dependency needs a newer compiler than is stated, and that no file has a name that says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("vit-ops", &["random-streams"]),
     ("anomaly-core", &["image-prep", "random-streams"]),
     ("vit-backbone", &["vit-ops", "pretrained", "image-prep", "random-streams"]),
+    ("dataset-fetch", &[]),
     ("datasets", &["anomaly-core", "image-prep"]),
     ("report", &["metrics"]),
     ("method-testkit", &["anomaly-core", "vit-backbone", "image-prep"]),
@@ -47,8 +48,8 @@ const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "
 
 /// Checks the workspace's structure and says what is wrong with it.
 pub(crate) fn run() -> Result<ExitCode> {
-    let metadata = MetadataCommand::new().no_deps().exec().context("can't run cargo metadata")?;
-    let mut problems = Vec::new();
+    let metadata = MetadataCommand::new().exec().context("can't run cargo metadata")?;
+    let mut problems = check_rust_versions(&metadata);
     let ours: BTreeMap<&str, &Package> =
         metadata.workspace_packages().iter().map(|p| (p.name.as_str(), *p)).collect();
     for package in ours.values() {
@@ -157,6 +158,25 @@ fn check_furniture(package: &Package) -> Vec<String> {
         problems.push(format!("{} states no rust-version or no licence", package.manifest_path));
     }
     problems
+}
+
+/// No dependency asks for a newer compiler than ours do: what they state must hold for whoever depends on one crate.
+fn check_rust_versions(metadata: &Metadata) -> Vec<String> {
+    let Some(ours) = metadata.workspace_packages().iter().filter_map(|p| p.rust_version.clone()).min() else {
+        return Vec::new();
+    };
+    metadata
+        .packages
+        .iter()
+        .filter_map(|package| Some((package, package.rust_version.as_ref()?)))
+        .filter(|(_, needed)| **needed > ours)
+        .map(|(package, needed)| {
+            format!(
+                "{} {} needs Rust {needed}, the workspace states {ours}: raise `rust-version` or take another",
+                package.name, package.version
+            )
+        })
+        .collect()
 }
 
 fn check_names(metadata: &Metadata) -> Result<Vec<String>> {
