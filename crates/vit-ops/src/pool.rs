@@ -19,7 +19,7 @@ pub struct PoolWindows {
 }
 
 impl PoolWindows {
-    /// PoolWindows side by side, without padding.
+    /// Windows side by side, without padding.
     pub fn new(size: usize) -> Self {
         Self { size, stride: size, padding: 0 }
     }
