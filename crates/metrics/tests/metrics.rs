@@ -31,3 +31,13 @@ fn the_metrics_of_the_methods_pass() {
     let folders = ["generalad", "advit-gmdn", "vtadl-registers", "anogan-trans"];
     assert_eq!(passed(&folders, true), 6);
 }
+
+/// Whoever depends on this crate alone gets no machine-learning framework with it.
+#[test]
+fn the_library_needs_two_crates() {
+    let manifest = include_str!("../Cargo.toml");
+    let (_, rest) = manifest.split_once("[dependencies]\n").unwrap();
+    let (section, _) = rest.split_once("\n\n").unwrap();
+    let needed: Vec<&str> = section.lines().filter(|line| !line.contains("optional = true")).collect();
+    assert_eq!(needed, ["rayon.workspace = true", "thiserror.workspace = true"]);
+}
