@@ -126,11 +126,11 @@ type Split<'a, L> = (&'a [<L as Lanes>::Vector], &'a [<L as Lanes>::Number]);
 // Loops where `map` of arrays would do: its closures are no part of the function that was dispatched to.
 
 #[inline(always)]
-fn split<'a, L: Lanes, const K: usize>(
+fn split<L: Lanes, const K: usize>(
     lanes: L,
-    inputs: [&'a [L::Number]; K],
+    inputs: [&[L::Number]; K],
     length: usize,
-) -> [Split<'a, L>; K] {
+) -> [Split<'_, L>; K] {
     let mut all = [(&[][..], &[][..]); K];
     for k in 0..K {
         all[k] = lanes.split(&inputs[k][..length]);
