@@ -420,7 +420,7 @@ mod tests {
                 same(found, wanted, 1e-5 * size);
             }
         }
-        let wanted = with_gradients(&[qkv.clone()], |t| {
+        let wanted = with_gradients(std::slice::from_ref(&qkv), |t| {
             composed(&parts(&t[0], sizes)?, sizes, &mut AttentionOptions::new(h))
         });
         let found = with_gradients(&[single(&qkv)], |t| attention(&t[0], &mut AttentionOptions::new(h)));

@@ -126,11 +126,7 @@ type Split<'a, L> = (&'a [<L as Lanes>::Vector], &'a [<L as Lanes>::Number]);
 // Loops where `map` of arrays would do: its closures are no part of the function that was dispatched to.
 
 #[inline(always)]
-fn split<L: Lanes, const K: usize>(
-    lanes: L,
-    inputs: [&[L::Number]; K],
-    length: usize,
-) -> [Split<'_, L>; K] {
+fn split<L: Lanes, const K: usize>(lanes: L, inputs: [&[L::Number]; K], length: usize) -> [Split<'_, L>; K] {
     let mut all = [(&[][..], &[][..]); K];
     for k in 0..K {
         all[k] = lanes.split(&inputs[k][..length]);

@@ -188,8 +188,8 @@ mod tests {
         // Any two tables: nothing relies on their being cosines and sines.
         let (qkv, cos, sin) = (normal(&[2, 3, 24], 0), normal(&[3, 4], 1), normal(&[3, 4], 2));
         same(&rotate_packed(&qkv, 2, &cos, &sin).unwrap(), &composed(&qkv, 2, &cos, &sin).unwrap(), 1e-12);
-        check_gradients(&[qkv.clone()], |t| rotate_packed(&t[0], 2, &cos, &sin));
-        check_gradients(&[qkv.clone()], |t| composed(&t[0], 2, &cos, &sin));
+        check_gradients(std::slice::from_ref(&qkv), |t| rotate_packed(&t[0], 2, &cos, &sin));
+        check_gradients(std::slice::from_ref(&qkv), |t| composed(&t[0], 2, &cos, &sin));
         let single = rotate_packed(&qkv.to_dtype(DType::F32).unwrap(), 2, &cos, &sin).unwrap();
         same(&single, &composed(&qkv, 2, &cos, &sin).unwrap(), 1e-6);
     }
