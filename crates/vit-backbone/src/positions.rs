@@ -1,6 +1,7 @@
 //! Position tables: which rows they have, and how they come to another grid of patches.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
+use vit_ops::{Interpolation, Resample};
 
 use crate::{Error, Resampling};
 
@@ -31,16 +32,8 @@ pub fn resample_positions(
     if from == to {
         return Ok(table.clone());
     }
-    if how == Resampling::None {
-        return Err(Error::FixedGrid { trained: from, found: to });
-    }
-    let device = table.device();
     let first = rows - patches;
-    let grid = table.narrow(1, first, patches)?.reshape((from.0, from.1 * dim))?;
-    // (to.0, from.0) x (from.0, from.1 * dim), then (to.1, from.1) against each row.
-    let tall = axis_weights(from.0, to.0, how, device)?.matmul(&grid)?.reshape((to.0, from.1, dim))?;
-    let wide = axis_weights(from.1, to.1, how, device)?.broadcast_left(to.0)?.contiguous()?.matmul(&tall)?;
-    let resampled = wide.reshape((1, to.0 * to.1, dim))?;
+    let resampled = between(from, to, how)?.apply_tokens(&table.narrow(1, first, patches)?)?;
     if first == 0 {
         Ok(resampled)
     } else {
@@ -48,74 +41,23 @@ pub fn resample_positions(
     }
 }
 
-fn axis_weights(old: usize, new: usize, how: Resampling, device: &Device) -> Result<Tensor, Error> {
-    let mut weights = vec![0_f32; new * old];
-    for (row, out) in weights.chunks_exact_mut(old).enumerate() {
-        for (source, weight) in taps(row, old, new, how) {
-            out[source] += weight as f32;
-        }
-    }
-    Ok(Tensor::from_vec(weights, (new, old), device)?)
-}
-
-/// Source indices and weights of output `i`; an index may come twice.
-fn taps(i: usize, old: usize, new: usize, how: Resampling) -> Vec<(usize, f64)> {
-    let (n, step) = (i as f64, old as f64 / new as f64);
-    match how {
-        Resampling::None => vec![(i.min(old - 1), 1.0)],
-        Resampling::Bicubic => four_taps((n + 0.5) * step - 0.5, old),
-        Resampling::BicubicScaleFactorOffset => {
-            four_taps((n + 0.5) * (old as f64 / (new as f64 + 0.1)) - 0.5, old)
-        }
-        Resampling::BicubicAntialias => {
-            let widen = step.max(1.0);
-            let centre = step * (n + 0.5);
-            let start = (centre - 2.0 * widen + 0.5).max(0.0) as usize;
-            let end = ((centre + 2.0 * widen + 0.5) as usize).min(old);
-            let raw: Vec<f64> =
-                (start..end).map(|j| cubic((j as f64 - centre + 0.5) / widen, -0.5)).collect();
-            let sum: f64 = raw.iter().sum();
-            (start..end).zip(raw).map(|(j, weight)| (j, weight / sum)).collect()
-        }
-        Resampling::Bilinear => two_taps(((n + 0.5) * step - 0.5).max(0.0), old),
-        Resampling::LinearAlignCorners => {
-            two_taps(if new > 1 { n * (old as f64 - 1.0) / (new as f64 - 1.0) } else { 0.0 }, old)
-        }
-    }
-}
-
-fn two_taps(at: f64, old: usize) -> Vec<(usize, f64)> {
-    let low = (at.floor() as usize).min(old - 1);
-    let share = (at - low as f64).clamp(0.0, 1.0);
-    vec![(low, 1.0 - share), ((low + 1).min(old - 1), share)]
-}
-
-fn four_taps(at: f64, old: usize) -> Vec<(usize, f64)> {
-    let low = at.floor();
-    (-1..=2)
-        .map(|offset| {
-            let source = low + f64::from(offset);
-            ((source.max(0.0) as usize).min(old - 1), cubic(at - source, -0.75))
-        })
-        .collect()
-}
-
-/// Keys' cubic convolution kernel with parameter `a`.
-fn cubic(x: f64, a: f64) -> f64 {
-    let x = x.abs();
-    if x < 1.0 {
-        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
-    } else {
-        0.0
-    }
+fn between(from: (usize, usize), to: (usize, usize), how: Resampling) -> Result<Resample, Error> {
+    let (interpolation, offset) = match how {
+        Resampling::None => return Err(Error::FixedGrid { trained: from, found: to }),
+        Resampling::Bicubic => (Interpolation::Cubic, 0.0),
+        Resampling::BicubicScaleFactorOffset => (Interpolation::Cubic, 0.1),
+        Resampling::BicubicAntialias => (Interpolation::CubicAntialias, 0.0),
+        Resampling::Bilinear => (Interpolation::Linear, 0.0),
+        Resampling::LinearAlignCorners => (Interpolation::LinearAlignedCorners, 0.0),
+    };
+    Ok(Resample::with_offset(interpolation, from, to, offset)?)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use candle_core::Device;
 
     const ALL: [Resampling; 5] = [
         Resampling::Bicubic,
@@ -126,13 +68,14 @@ mod tests {
     ];
 
     #[test]
-    fn weights_sum_to_one_for_every_output() {
+    fn a_constant_table_stays_constant() {
         for how in ALL {
             for (old, new) in [(4, 7), (7, 4), (37, 18), (1, 5), (5, 1), (14, 28)] {
-                for i in 0..new {
-                    let sum: f64 = taps(i, old, new, how).iter().map(|(_, weight)| weight).sum();
-                    assert!((sum - 1.0).abs() < 1e-12, "{how:?} {old}->{new} output {i}: {sum}");
-                }
+                let table = Tensor::ones((1, old * old, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+                let out = resample_positions(&table, (old, old), (new, new), how).unwrap();
+                let found = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(found.len(), new * new);
+                assert!(found.iter().all(|v| (v - 1.0).abs() < 1e-6), "{how:?} {old}->{new}: {found:?}");
             }
         }
     }
