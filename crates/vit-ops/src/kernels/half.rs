@@ -65,6 +65,8 @@ impl<const PARTS: usize> Kernel for Dot<PARTS> {
 /// # Safety
 /// The processor must have the features, `rows` must hold `R` rows of `depth` elements, `stride` apart, `columns`
 /// `depth` times 48 elements and `sums` `R` times 48; `depth` must be even.
+// Plain indices: what iterators are made of is compiled for no instruction set, and not always inlined here.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn panel<const R: usize>(
     rows: *const u16,
@@ -76,27 +78,29 @@ unsafe fn panel<const R: usize>(
     let mut held = [[_mm512_setzero_ps(); VECTORS]; R];
     // SAFETY: all offsets are inside of what this function's contract promises; unaligned reads are allowed.
     unsafe {
-        for (r, held) in held.iter_mut().enumerate() {
-            for (v, held) in held.iter_mut().enumerate() {
-                *held = _mm512_loadu_ps(sums.add((r * VECTORS + v) * 16));
+        for r in 0..R {
+            for v in 0..VECTORS {
+                held[r][v] = _mm512_loadu_ps(sums.add((r * VECTORS + v) * 16));
             }
         }
-        for k in (0..depth).step_by(2) {
+        let mut k = 0;
+        while k < depth {
             let mut column = [_mm512_set1_epi32(0); VECTORS];
-            for (v, column) in column.iter_mut().enumerate() {
-                *column = _mm512_loadu_si512(columns.add(k * 16 * VECTORS + v * 32).cast());
+            for v in 0..VECTORS {
+                column[v] = _mm512_loadu_si512(columns.add(k * 16 * VECTORS + v * 32).cast());
             }
-            for (r, held) in held.iter_mut().enumerate() {
+            for r in 0..R {
                 let pair = rows.add(r * stride + k).cast::<i32>().read_unaligned();
                 let pair = as_bf16(_mm512_set1_epi32(pair));
-                for (held, &column) in held.iter_mut().zip(&column) {
-                    *held = _mm512_dpbf16_ps(*held, pair, as_bf16(column));
+                for v in 0..VECTORS {
+                    held[r][v] = _mm512_dpbf16_ps(held[r][v], pair, as_bf16(column[v]));
                 }
             }
+            k += 2;
         }
-        for (r, held) in held.iter().enumerate() {
-            for (v, &held) in held.iter().enumerate() {
-                _mm512_storeu_ps(sums.add((r * VECTORS + v) * 16), held);
+        for r in 0..R {
+            for v in 0..VECTORS {
+                _mm512_storeu_ps(sums.add((r * VECTORS + v) * 16), held[r][v]);
             }
         }
     }
