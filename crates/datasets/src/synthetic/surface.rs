@@ -240,7 +240,7 @@ impl Surface {
             noise(radius * 160.0, (p.x + p.y) * 3.0, self.seed) + noise(p.x * 9.0, p.y * 9.0, self.seed ^ 1);
         let top = Material {
             colour: scaled([0.62, 0.60, 0.56], (1.0 + 0.06 * brushed) * (1.0 - 0.15 * bevel)),
-            height: 0.05 - 0.035 * bevel + 0.012 * ramp(0.19, 0.165, radius) * -1.0,
+            height: 0.05 - 0.035 * bevel - 0.012 * ramp(0.19, 0.165, radius),
             gloss: 0.30,
             solid: 1.0,
         };
