@@ -20,6 +20,7 @@ mod child;
 mod comparison;
 mod conditions;
 mod contender;
+mod data;
 mod figures;
 mod ops;
 mod options;
@@ -45,6 +46,7 @@ pub(crate) struct Bench {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Backbone(backbone::Backbone),
+    Data(data::Data),
     Ops(ops::Ops),
     TrainStep(train_step::TrainStep),
 }
@@ -54,6 +56,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.what {
             What::Backbone(backbone) => backbone.run(),
+            What::Data(data) => data.run(),
             What::Ops(ops) => ops.run(),
             What::TrainStep(train_step) => train_step.run(),
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{backbone, ops, train_step};
+use super::{backbone, data, ops, train_step};
 
 /// A piece of work that is ready to be repeated.
 pub(crate) trait Work {
@@ -30,6 +30,8 @@ pub(crate) trait Work {
 pub(crate) enum Case {
     /// A network's forward pass.
     Backbone(backbone::Case),
+    /// Image files to tensors.
+    Data(data::Case),
     /// One operation.
     Ops(ops::Case),
     /// Forward, backward and the optimiser's step.
@@ -41,6 +43,7 @@ impl Case {
     pub(crate) fn prepare(&self) -> Result<Box<dyn Work>> {
         Ok(match self {
             Self::Backbone(case) => Box::new(case.prepare()?),
+            Self::Data(case) => Box::new(case.prepare()?),
             Self::Ops(case) => Box::new(case.prepare()?),
             Self::TrainStep(case) => Box::new(case.prepare()?),
         })
