@@ -5,7 +5,7 @@
 mod operations;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use benchmark::DeviceChoice;
@@ -34,6 +34,9 @@ pub(crate) struct GpuCheck {
 }
 
 const SCRIPT: &str = include_str!("../templates/gpu-check/run.sh");
+
+/// What the script unpacks: the program and the cases.
+const ARCHIVE: &str = "payload.tar.gz";
 
 /// What a bundle may weigh, in bytes.
 const LARGEST_BUNDLE: u64 = 60_000_000;
@@ -75,6 +78,7 @@ fn make_bundle(bundle: &Path, binary: &Path, fixtures: &Path) -> Result<u64> {
     std::fs::copy(binary, &program).with_context(|| format!("can't copy {}", binary.display()))?;
     make_executable(&program)?;
     copy_cases(fixtures, &bundle.join("fixtures"))?;
+    pack(bundle, &["bin", "fixtures"])?;
     let script = bundle.join("run.sh");
     std::fs::write(&script, SCRIPT).with_context(|| format!("can't write {}", script.display()))?;
     make_executable(&script)?;
@@ -87,6 +91,19 @@ fn make_bundle(bundle: &Path, binary: &Path, fixtures: &Path) -> Result<u64> {
         LARGEST_BUNDLE as f64 / 1e6
     );
     Ok(size)
+}
+
+/// Puts folders of the bundle into its one archive: the backbone that programs carry leaves little room.
+fn pack(bundle: &Path, folders: &[&str]) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(bundle).arg("-czf").arg(bundle.join(ARCHIVE)).args(folders);
+    let status = tar.status().context("can't start tar, which packs the bundle")?;
+    ensure!(status.success(), "tar failed ({status})");
+    for folder in folders {
+        let folder = bundle.join(folder);
+        std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Copies the case files below a folder.
@@ -117,7 +134,8 @@ fn size_of(folder: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::make_bundle;
+    use super::{ARCHIVE, make_bundle};
+    use std::process::Command;
 
     #[test]
     fn a_bundle_holds_the_program_the_cases_and_the_script() {
@@ -129,17 +147,27 @@ mod tests {
         std::fs::write(cases.join("method/README.md"), "words").unwrap();
         let bundle = folder.path().join("bundle");
         let size = make_bundle(&bundle, &program, &cases).unwrap();
-        assert!(bundle.join("fixtures/method/case.safetensors").is_file());
-        assert!(!bundle.join("fixtures/method/README.md").exists());
+        let packed = bundle.join(ARCHIVE).metadata().unwrap().len();
         let script = std::fs::read_to_string(bundle.join("run.sh")).unwrap();
-        assert!(script.contains("conform") && script.contains("bench"), "{script}");
-        assert_eq!(size, ("a program".len() + "a case".len() + script.len()) as u64);
+        assert!(
+            script.contains("conform") && script.contains("bench") && script.contains(ARCHIVE),
+            "{script}"
+        );
+        assert_eq!(size, packed + script.len() as u64);
+
+        let unpacked = folder.path().join("unpacked");
+        std::fs::create_dir(&unpacked).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(&unpacked).arg("-xzf").arg(bundle.join(ARCHIVE));
+        assert!(tar.status().unwrap().success());
+        assert!(unpacked.join("fixtures/method/case.safetensors").is_file());
+        assert!(!unpacked.join("fixtures/method/README.md").exists());
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            for file in ["bin/xtask", "run.sh"] {
-                let mode = bundle.join(file).metadata().unwrap().permissions().mode();
-                assert_eq!(mode & 0o111, 0o111, "{file}");
+            for file in [unpacked.join("bin/xtask"), bundle.join("run.sh")] {
+                let mode = file.metadata().unwrap().permissions().mode();
+                assert_eq!(mode & 0o111, 0o111, "{}", file.display());
             }
         }
         let message = make_bundle(&bundle, &program, &cases).unwrap_err().to_string();
