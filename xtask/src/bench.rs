@@ -22,6 +22,7 @@ mod conditions;
 mod contender;
 mod data;
 mod figures;
+mod metrics;
 mod ops;
 mod options;
 mod peak;
@@ -47,6 +48,7 @@ pub(crate) struct Bench {
 enum What {
     Backbone(backbone::Backbone),
     Data(data::Data),
+    Metrics(metrics::Metrics),
     Ops(ops::Ops),
     TrainStep(train_step::TrainStep),
 }
@@ -57,6 +59,7 @@ impl Bench {
         match self.what {
             What::Backbone(backbone) => backbone.run(),
             What::Data(data) => data.run(),
+            What::Metrics(metrics) => metrics.run(),
             What::Ops(ops) => ops.run(),
             What::TrainStep(train_step) => train_step.run(),
         }

@@ -179,15 +179,20 @@ pub struct Evaluation {
     /// The best F1 over all thresholds on pixel scores.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
     pub pixel_f1_max: Option<f64>,
-    /// Area under the per-region-overlap curve, up to the false-positive rate that `selection` or the configuration
-    /// names.
+    /// Area under the per-region-overlap curve up to a false-positive rate of 30 %, as a share of 0.3.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
     pub au_pro: Option<f64>,
+    /// The same up to a false-positive rate of 5 %, as a share of 0.05.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
+    pub au_pro_05: Option<f64>,
+    /// At which size maps and masks were compared for the figures of pixels, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels_compared: Option<String>,
 }
 
 impl Evaluation {
     /// The names of the figures, in the order of the files' columns.
-    pub const METRICS: [&str; 8] = [
+    pub const METRICS: [&str; 9] = [
         "image_auroc",
         "image_ap",
         "f1_max",
@@ -196,6 +201,7 @@ impl Evaluation {
         "pixel_ap",
         "pixel_f1_max",
         "au_pro",
+        "au_pro_05",
     ];
 
     /// The figure called `metric`: one of [`Evaluation::METRICS`] or `f1_threshold`. `None` where it is not known.
@@ -210,6 +216,7 @@ impl Evaluation {
             "pixel_ap" => self.pixel_ap,
             "pixel_f1_max" => self.pixel_f1_max,
             "au_pro" => self.au_pro,
+            "au_pro_05" => self.au_pro_05,
             _ => None,
         }
     }

@@ -40,7 +40,7 @@ pub(crate) struct Row {
     /// The image AUROC of each [`Selection`], in the order of [`Selection::ALL`].
     pub(crate) image_auroc: [Option<Figure>; 3],
     /// The faithful detector's other figures, in the order of [`OTHER_METRICS`].
-    pub(crate) others: [Option<Figure>; 4],
+    pub(crate) others: [Option<Figure>; OTHER_METRICS.len()],
     /// The image AUROC of each term.
     pub(crate) terms: Vec<(String, Figure)>,
     pub(crate) published: Option<PublishedFigure>,
@@ -53,8 +53,15 @@ pub(crate) struct Row {
 }
 
 /// The figures shown beside the image AUROC, with their headings.
-pub(crate) const OTHER_METRICS: [(&str, &str); 4] =
-    [("image_ap", "AP"), ("f1_max", "F1-max"), ("pixel_auroc", "pixel AUROC"), ("au_pro", "AU-PRO")];
+pub(crate) const OTHER_METRICS: [(&str, &str); 7] = [
+    ("image_ap", "AP"),
+    ("f1_max", "F1-max"),
+    ("pixel_auroc", "pixel AUROC"),
+    ("pixel_ap", "pixel AP"),
+    ("pixel_f1_max", "pixel F1-max"),
+    ("au_pro", "AU-PRO"),
+    ("au_pro_05", "AU-PRO 5 %"),
+];
 
 /// A mean over seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -49,6 +49,7 @@ pub(crate) fn metric(name: &str) -> &str {
         "pixel_ap" => "pixel AP",
         "pixel_f1_max" => "pixel F1-max",
         "au_pro" => "AU-PRO",
+        "au_pro_05" => "AU-PRO 5 %",
         other => other,
     }
 }

@@ -24,6 +24,8 @@ fn cell(text: &str, figure: f64) -> Cell {
         pixel_ap: None,
         pixel_f1_max: None,
         au_pro: None,
+        au_pro_05: Some(figure),
+        pixels_compared: Some(text.clone()),
     };
     Cell {
         cell: text.clone(),
@@ -64,7 +66,11 @@ fn cell(text: &str, figure: f64) -> Cell {
             revisions: BTreeMap::from([(text.clone(), 3)]),
             weights_sha256: Some(text.clone()),
             dataset_fingerprint: Some(text.clone()),
+            split_fingerprint: Some(text.clone()),
+            left_out: vec![text.clone()],
             licence: Some(text.clone()),
+            precision_setting: Some(text.clone()),
+            precision_error: Some(0.1),
             device: Some(text),
             train_images: Some(3),
             test_images: Some(4),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{backbone, data, ops, train_step};
+use super::{backbone, data, metrics, ops, train_step};
 
 /// A piece of work that is ready to be repeated.
 pub(crate) trait Work {
@@ -32,6 +32,8 @@ pub(crate) enum Case {
     Backbone(backbone::Case),
     /// Image files to tensors.
     Data(data::Case),
+    /// Figures of pixels.
+    Metrics(metrics::Case),
     /// One operation.
     Ops(ops::Case),
     /// Forward, backward and the optimiser's step.
@@ -44,6 +46,7 @@ impl Case {
         Ok(match self {
             Self::Backbone(case) => Box::new(case.prepare()?),
             Self::Data(case) => Box::new(case.prepare()?),
+            Self::Metrics(case) => Box::new(case.prepare()?),
             Self::Ops(case) => Box::new(case.prepare()?),
             Self::TrainStep(case) => Box::new(case.prepare()?),
         })

@@ -227,6 +227,10 @@ fn configuration(cell: &Cell) -> Markup {
         let difference = words::points(published.difference);
         facts.push(("published", format!("{value} (difference {difference}), {}", published.source)));
     }
+    if let Some(at) = cell.results.faithful.as_ref().and_then(|evaluation| evaluation.pixels_compared.clone())
+    {
+        facts.push(("maps and masks compared at", at));
+    }
     // A tree of JSON values always has a text.
     let config = serde_json::to_string_pretty(&cell.config).unwrap_or_default();
     html! {
