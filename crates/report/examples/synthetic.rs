@@ -97,7 +97,7 @@ fn record(method: &str, dataset: &str, protocol: &str, category: &str, seed: u64
             test_images: Some(400),
             test_anomalous: Some(300),
             train_limit: Some(200),
-            test_limit: None,
+            ..Provenance::default()
         },
     }
 }
