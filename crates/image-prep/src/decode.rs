@@ -181,7 +181,7 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
             0xff => at += 1,
             0x01 | 0xd0..=0xd8 => at += 2,
             // The picture begins: within it, this pair of bytes can only be the marker.
-            0xda => return bytes[at..].array_windows().any(|pair| *pair == [0xff, 0xd9]),
+            0xda => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
             _ => {
                 let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
                 at += 2 + usize::from(u16::from_be_bytes([high, low]));

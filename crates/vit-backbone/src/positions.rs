@@ -20,7 +20,7 @@ pub fn resample_positions(
     to: (usize, usize),
     how: Resampling,
 ) -> Result<Tensor, Error> {
-    let (_, rows, dim) = table.dims3()?;
+    let (_, rows, _) = table.dims3()?;
     let patches = from.0 * from.1;
     if rows != patches && rows != patches + 1 {
         return Err(Error::Input {
