@@ -1,5 +1,6 @@
 //! With the feature `cuda`: compiles the kernels to PTX.
 
+#[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "cuda")]

@@ -131,7 +131,7 @@ impl Fetcher {
                 fs::remove_file(&archive).map_err(|source| Error::Write { path: archive, source })?;
             }
         }
-        self.finish(&partial, &place)?;
+        finish(&partial, &place)?;
         Ok(Fetched { root, checks })
     }
 
@@ -166,32 +166,31 @@ impl Fetcher {
             }
         }
     }
+}
 
-    /// Moves what is complete to its place.
-    fn finish(&self, partial: &Path, place: &Path) -> Result<(), Error> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Write { path, source }
-        };
-        let content = partial.join(CONTENT);
-        // Files that came unpacked, and kept archives, go along.
-        make(&content)?;
-        let entries =
-            fs::read_dir(partial).map_err(|source| Error::Read { path: partial.to_owned(), source })?;
-        for entry in entries {
-            let entry = entry.map_err(|source| Error::Read { path: partial.to_owned(), source })?;
-            if entry.file_name() != CONTENT {
-                fs::rename(entry.path(), content.join(entry.file_name())).map_err(failed(&entry.path()))?;
-            }
+/// Moves what is complete to its place.
+fn finish(partial: &Path, place: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    let content = partial.join(CONTENT);
+    // Files that came unpacked, and kept archives, go along.
+    make(&content)?;
+    let entries = fs::read_dir(partial).map_err(|source| Error::Read { path: partial.to_owned(), source })?;
+    for entry in entries {
+        let entry = entry.map_err(|source| Error::Read { path: partial.to_owned(), source })?;
+        if entry.file_name() != CONTENT {
+            fs::rename(entry.path(), content.join(entry.file_name())).map_err(failed(&entry.path()))?;
         }
-        fs::write(content.join(MARK), b"").map_err(failed(&content))?;
-        if place.is_dir() {
-            // An empty one, as was checked.
-            fs::remove_dir(place).map_err(failed(place))?;
-        }
-        fs::rename(&content, place).map_err(failed(place))?;
-        fs::remove_dir(partial).map_err(failed(partial))
     }
+    fs::write(content.join(MARK), b"").map_err(failed(&content))?;
+    if place.is_dir() {
+        // An empty one, as was checked.
+        fs::remove_dir(place).map_err(failed(place))?;
+    }
+    fs::rename(&content, place).map_err(failed(place))?;
+    fs::remove_dir(partial).map_err(failed(partial))
 }
 
 /// Where an archive's content lies until it is complete.

@@ -66,16 +66,16 @@ impl Remote {
     }
 }
 
-const fn md5(hex: &'static str, stated_by: StatedBy) -> Option<Digest> {
-    Some(Digest { algorithm: Algorithm::Md5, hex, stated_by })
+const fn md5(hex: &'static str, stated_by: StatedBy) -> Digest {
+    Digest { algorithm: Algorithm::Md5, hex, stated_by }
 }
 
-const fn sha256(hex: &'static str, stated_by: StatedBy) -> Option<Digest> {
-    Some(Digest { algorithm: Algorithm::Sha256, hex, stated_by })
+const fn sha256(hex: &'static str, stated_by: StatedBy) -> Digest {
+    Digest { algorithm: Algorithm::Sha256, hex, stated_by }
 }
 
 const fn plain(url: &'static str, hex: &'static str) -> Remote {
-    Remote { url, bytes: None, digest: md5(hex, TORCHVISION), packing: Packing::None }
+    Remote { url, bytes: None, digest: Some(md5(hex, TORCHVISION)), packing: Packing::None }
 }
 
 const TORCHVISION: StatedBy = StatedBy::Loader("torchvision");
@@ -92,7 +92,10 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://avires.dimi.uniud.it/papers/btad/btad.zip",
             bytes: None,
-            digest: sha256("461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a", ANOMALIB),
+            digest: Some(sha256(
+                "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
+                ANOMALIB,
+            )),
             packing: Packing::Zip,
         }]),
     },
@@ -105,10 +108,10 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
             bytes: None,
-            digest: sha256(
+            digest: Some(sha256(
                 "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
                 StatedBy::Loader("gomlx"),
-            ),
+            )),
             packing: Packing::Zip,
         }]),
     },
@@ -121,7 +124,7 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             bytes: None,
-            digest: md5("c32a1d4ab5d03f1284b67883e8d87530", StatedBy::Publisher),
+            digest: Some(md5("c32a1d4ab5d03f1284b67883e8d87530", StatedBy::Publisher)),
             packing: Packing::TarGz,
         }]),
     },
@@ -134,7 +137,7 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
             bytes: None,
-            digest: md5("03b5dce01913d631647c71ecec9e9cb8", StatedBy::Publisher),
+            digest: Some(md5("03b5dce01913d631647c71ecec9e9cb8", StatedBy::Publisher)),
             packing: Packing::TarGz,
         }]),
     },
@@ -184,7 +187,10 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             bytes: None,
-            digest: md5("d4acdd33327262359767eeaa97a4f732", StatedBy::Loader("torchdatasets and Meta-Album")),
+            digest: Some(md5(
+                "d4acdd33327262359767eeaa97a4f732",
+                StatedBy::Loader("torchdatasets and Meta-Album"),
+            )),
             packing: Packing::TarGz,
         }]),
     },
@@ -268,7 +274,7 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             bytes: None,
-            digest: md5("91f7769df0f17e558f3565bffb0c7dfb", TORCHVISION),
+            digest: Some(md5("91f7769df0f17e558f3565bffb0c7dfb", TORCHVISION)),
             packing: Packing::TarGz,
         }]),
     },
@@ -292,7 +298,10 @@ pub const SOURCES: &[Source] = &[
         access: Access::Free(&[Remote {
             url: "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
             bytes: Some(1_929_840_640),
-            digest: sha256("2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362", ANOMALIB),
+            digest: Some(sha256(
+                "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+                ANOMALIB,
+            )),
             packing: Packing::Tar,
         }]),
     },
@@ -324,7 +333,7 @@ mod tests {
         for source in SOURCES {
             match source.access {
                 Access::Manual { steps } => {
-                    assert!(steps.contains("{}") && steps.contains("https://"), "{}", source.name)
+                    assert!(steps.contains("{}") && steps.contains("https://"), "{}", source.name);
                 }
                 Access::Free(files) => {
                     assert!(!files.is_empty());

@@ -20,7 +20,7 @@ pub(crate) fn unpack(archive: &Path, packing: Packing, folder: &Path, most: u64)
     let file = File::open(archive).map_err(|source| Error::Read { path: archive.to_owned(), source })?;
     let file = BufReader::new(file);
     let mut target = Target { archive, folder, left: most };
-    target.make(folder)?;
+    make(folder)?;
     match packing {
         Packing::None => Ok(()),
         Packing::Tar => target.tar(file),
@@ -47,7 +47,7 @@ impl Target<'_> {
             let kind = entry.header().entry_type();
             if kind.is_dir() {
                 let path = self.inside(&name)?;
-                self.make(&path)?;
+                make(&path)?;
             } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
                 self.file(&name, &mut entry)?;
             } else if !kind.is_pax_global_extensions() {
@@ -64,14 +64,14 @@ impl Target<'_> {
             let mut entry = archive
                 .by_index(index)
                 .map_err(|error| self.refused(&format!("number {index}"), error.to_string()))?;
-            let name = entry.name().map(|name| name.into_owned());
+            let name = entry.name().map(std::borrow::Cow::into_owned);
             let name = name.map_err(|error| self.refused(&format!("number {index}"), error.to_string()))?;
             if entry.is_symlink() {
                 return Err(self.refused(&name, "expected a file or a folder, found a link".into()));
             }
             if entry.is_dir() {
                 let path = self.inside(&name)?;
-                self.make(&path)?;
+                make(&path)?;
             } else {
                 self.file(&name, &mut entry)?;
             }
@@ -99,7 +99,7 @@ impl Target<'_> {
     fn file(&mut self, name: &str, content: &mut impl Read) -> Result<(), Error> {
         let path = self.inside(name)?;
         if let Some(parent) = path.parent() {
-            self.make(parent)?;
+            make(parent)?;
         }
         // A second entry of one name could go through a link or replace what was checked: there is none in data sets.
         let file = File::options().write(true).create_new(true).open(&path);
@@ -123,11 +123,11 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn make(&self, folder: &Path) -> Result<(), Error> {
-        fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
-    }
-
     fn refused(&self, entry: &str, reason: String) -> Error {
         Error::Archive { archive: self.archive.to_owned(), entry: entry.to_owned(), reason }
     }
+}
+
+fn make(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })
 }

@@ -52,6 +52,8 @@ impl Linear {
     /// # Errors
     ///
     /// If the shapes are not these.
+    // The weight is the layer's from here on, in whatever form.
+    #[allow(clippy::needless_pass_by_value)]
     pub fn with_precision(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
         let Ok((outputs, inputs)) = weight.dims2() else {
             return Err(Error::shape("linear", "weight", "(out, in)", weight.shape()));

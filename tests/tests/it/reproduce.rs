@@ -246,7 +246,10 @@ fn what_cannot_be_meant_is_refused_with_its_line() {
             good.replace("-sample", "-sampel"),
             "mine.toml:3: unknown data set `fashion-mnist-sampel`, did you mean",
         ),
-        (format!("{good}protocol = \"unimodel\"\n"), "mine.toml:3: protocol: expected one of unimodal"),
+        (
+            format!("{good}protocol = \"unimodel\"\n"),
+            "mine.toml:3: unknown protocol `unimodel`, did you mean `unimodal`?",
+        ),
         (
             format!("{good}categories = [\"12\"]\n"),
             "mine.toml:3: data set `fashion-mnist-sample` has no category `12`",

@@ -34,16 +34,15 @@ struct Ready {
 
 fn turn(line: &str, ready: &mut Option<Ready>) -> Result<Turn> {
     let request: Request<Case> = serde_json::from_str(line).context("expected a turn on standard input")?;
-    let now = match ready.take().filter(|ready| ready.case == request.case) {
-        Some(same) => ready.insert(same),
-        None => {
-            let mut work = request.case.prepare()?;
-            // What is made at the first pass (tables, packed weights) is part of making ready.
-            work.iterate()?;
-            let mut peak = Peak::new();
-            peak.restart();
-            ready.insert(Ready { case: request.case, work, peak })
-        }
+    let now = if let Some(same) = ready.take().filter(|ready| ready.case == request.case) {
+        ready.insert(same)
+    } else {
+        let mut work = request.case.prepare()?;
+        // What is made at the first pass (tables, packed weights) is part of making ready.
+        work.iterate()?;
+        let mut peak = Peak::new();
+        peak.restart();
+        ready.insert(Ready { case: request.case, work, peak })
     };
     if let Some(path) = &request.outcome {
         write_outcome(path, &now.work.outcome()?)?;

@@ -80,6 +80,7 @@ impl Engine {
 }
 
 /// One comparison: what is asked, of how many maps of which side, by which of ours and by whom else.
+#[derive(Clone, Copy)]
 struct Item {
     task: Task,
     images: usize,

@@ -1,5 +1,6 @@
 //! A data set of one file, and servers of it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,7 +31,10 @@ pub(crate) fn source(packing: Packing, bytes: Option<u64>, sha256: Option<String
 }
 
 pub(crate) fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(content).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
 }
 
 pub(crate) fn content() -> Vec<u8> {

@@ -123,7 +123,7 @@ impl Defect {
         }
         let (mut distance, mut at) = (f32::MAX, 0.0);
         for (segment, ends) in self.line.windows(2).enumerate() {
-            let (d, t) = p.from_line(ends[0], ends[1]);
+            let (d, t) = p.near_line(ends[0], ends[1]);
             if d < distance {
                 (distance, at) = (d, (segment as f32 + t) / LINE as f32);
             }

@@ -24,7 +24,7 @@ impl Point {
     }
 
     /// How far the place is from the line between two others, and where along it the nearest one lies, from 0 to 1.
-    pub(super) fn from_line(self, start: Self, end: Self) -> (f32, f32) {
+    pub(super) fn near_line(self, start: Self, end: Self) -> (f32, f32) {
         let line = end - start;
         let along = ((self - start).dot(line) / line.dot(line).max(1e-12)).clamp(0.0, 1.0);
         ((self - start - line * along).length(), along)

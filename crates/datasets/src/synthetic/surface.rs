@@ -276,14 +276,14 @@ impl Surface {
         const RADIUS: f32 = 0.125;
         const HALF: f32 = 0.22;
         let (left, right) = (Point { x: -HALF, y: 0.0 }, Point { x: HALF, y: 0.0 });
-        let (distance, _) = p.from_line(left, right);
+        let (distance, _) = p.near_line(left, right);
         let ground = self.table(p);
         let shade = 1.0
             - 0.35
                 * ramp(
                     RADIUS + 0.05,
                     RADIUS - 0.01,
-                    (p - Point { x: 0.012, y: 0.018 }).from_line(left, right).0,
+                    (p - Point { x: 0.012, y: 0.018 }).near_line(left, right).0,
                 );
         let ground = Material { colour: scaled(ground.colour, shade), ..ground };
         // The cap, left, is a little wider than the body it is pushed over.
@@ -308,7 +308,7 @@ impl Surface {
     /// The printing on the capsule's body: two strokes and a ring.
     fn mark(&self, p: Point) -> f32 {
         let stroke = |x: f32| {
-            let (distance, _) = p.from_line(Point { x, y: -0.035 }, Point { x: x + 0.012, y: 0.035 });
+            let (distance, _) = p.near_line(Point { x, y: -0.035 }, Point { x: x + 0.012, y: 0.035 });
             ramp(0.010, 0.006, distance)
         };
         let ring = (p - Point { x: 0.20, y: 0.0 }).length() - 0.028;

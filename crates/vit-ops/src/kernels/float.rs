@@ -76,8 +76,8 @@ struct Panel<'a, const ROWS: usize, const VECTORS: usize> {
 impl<const ROWS: usize, const VECTORS: usize> pulp::WithSimd for Panel<'_, ROWS, VECTORS> {
     type Output = ();
 
-    // One index for several arrays, so that all of them unroll alike.
-    #[allow(clippy::needless_range_loop)]
+    // One index for several arrays, so that all of them unroll alike, and copies that stay in registers.
+    #[allow(clippy::needless_range_loop, clippy::manual_memcpy)]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { rows, columns, depth, sums } = self;

@@ -35,7 +35,7 @@ impl<const PARTS: usize> Kernel for Dot<PARTS> {
     }
 
     fn multiply(_: &mut Self, rows: &[u16], columns: &[u16], depth: usize, count: usize, sums: &mut [f32]) {
-        assert!(depth <= Self::DEPTH && depth % 2 == 0);
+        assert!(depth <= Self::DEPTH && depth.is_multiple_of(2));
         assert!(rows.len() >= PARTS * ROWS * Self::STRIDE && columns.len() >= PARTS * depth * Self::COLUMNS);
         assert!(sums.len() >= ROWS * Self::COLUMNS);
         let parts: &[(usize, usize)] = if PARTS == 2 { &[(1, 0), (0, 1), (0, 0)] } else { &[(0, 0)] };
@@ -65,8 +65,6 @@ impl<const PARTS: usize> Kernel for Dot<PARTS> {
 /// # Safety
 /// The processor must have the features, `rows` must hold `R` rows of `depth` elements, `stride` apart, `columns`
 /// `depth` times 48 elements and `sums` `R` times 48; `depth` must be even.
-// Plain indices: what iterators are made of is compiled for no instruction set, and not always inlined here.
-#[allow(clippy::needless_range_loop)]
 // Counted loops: without link-time optimisation, an iterator made in another unit is called, not unrolled, and the sums
 // leave their registers (measured: ten times as long).
 #[allow(clippy::needless_range_loop)]

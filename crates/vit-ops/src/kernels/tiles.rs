@@ -94,7 +94,7 @@ impl<U: Unit, const PARTS: usize> Kernel for Tiles<U, PARTS> {
     }
 
     fn multiply(unit: &mut U, rows: &[u16], columns: &[u16], depth: usize, count: usize, sums: &mut [f32]) {
-        assert!(depth <= Self::DEPTH && depth % Self::UNIT == 0);
+        assert!(depth <= Self::DEPTH && depth.is_multiple_of(Self::UNIT));
         assert!(rows.len() >= PARTS * SIDE * Self::STRIDE && columns.len() >= PARTS * depth * SIDE);
         assert!(sums.len() >= SIDE * SIDE);
         let block = Pointers {
