@@ -292,10 +292,10 @@ mod tests {
     fn gradients_are_right_also_of_strided_input() {
         let x = normal(&[1, 2, 5, 6], 1);
         for windows in ALL {
-            check_gradients(&[x.clone()], |t| max_pool2d(&t[0], windows));
-            check_gradients(&[x.clone()], |t| max_pool2d(&t[0].transpose(2, 3)?, windows));
-            check_gradients(&[x.clone()], |t| avg_pool2d(&t[0], windows, true));
-            check_gradients(&[x.clone()], |t| avg_pool2d(&t[0].transpose(2, 3)?, windows, false));
+            check_gradients(std::slice::from_ref(&x), |t| max_pool2d(&t[0], windows));
+            check_gradients(std::slice::from_ref(&x), |t| max_pool2d(&t[0].transpose(2, 3)?, windows));
+            check_gradients(std::slice::from_ref(&x), |t| avg_pool2d(&t[0], windows, true));
+            check_gradients(std::slice::from_ref(&x), |t| avg_pool2d(&t[0].transpose(2, 3)?, windows, false));
         }
     }
 

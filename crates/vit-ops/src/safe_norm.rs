@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn gradients_are_right() {
         let x = normal(&[2, 3, 4], 1);
-        check_gradients(&[x.clone()], |t| norm_last_dim(&t[0]));
-        check_gradients(&[x.clone()], |t| normalize_last_dim(&t[0].transpose(0, 2)?, 1e-12));
+        check_gradients(std::slice::from_ref(&x), |t| norm_last_dim(&t[0]));
+        check_gradients(std::slice::from_ref(&x), |t| normalize_last_dim(&t[0].transpose(0, 2)?, 1e-12));
         check_gradients(&[x], |t| normalize_last_dim(&t[0], 100.0));
     }
 
