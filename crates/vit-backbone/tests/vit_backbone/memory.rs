@@ -22,11 +22,14 @@ fn network(depth: usize) -> Vit {
 fn measured_alone() {
     let images = normal("images", &[1, 3, 64, 64]);
     // One forward pass of a network, once the threads and their scratch memory are there: which thread does what is
-    // chance, so the first passes may each meet one that has none yet.
+    // chance, so a pass may now and then meet one that has none yet.
     let forward = |depth: usize| {
         let vit = network(depth);
         let run = || vit.forward(&images, &Outputs::norm()).unwrap();
-        (0..16).map(|_| peak_of(run).1).fold(usize::MAX, usize::min)
+        let mut peaks: Vec<usize> = (0..16).map(|_| peak_of(run).1).collect();
+        peaks.sort_unstable();
+        // Three passes in four must stay as low: a spike now and then is a thread's first scratch memory, no more.
+        peaks[11]
     };
     let (shallow, deep) = (forward(2), forward(16));
     // 65 tokens: the widest moment holds the stream, the normed tokens, the hidden layer before and after its
