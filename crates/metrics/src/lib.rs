@@ -33,7 +33,9 @@ mod normalise;
 mod overlap;
 mod pimo;
 mod pixels;
+mod presorting;
 mod pro;
+mod quantile_scale;
 mod ranking;
 mod reference;
 mod regions;
@@ -57,7 +59,9 @@ pub use map::{ScoredMap, pixel_auroc, pixel_average_precision, pixel_f1_max, pix
 pub use normalise::Normalisation;
 pub use pimo::{Aupimo, FEWEST_POINTS, Pimo};
 pub use pixels::{Aupro, Bounded, ExactPixels, PixelFigures, RankedPixels, SpilledPixels, StreamedPixels};
+pub use presorting::{presorted_bad, presorted_good};
 pub use pro::{ProCurve, aupro, count_regions, pro_at};
+pub use quantile_scale::QuantileScale;
 pub use ranking::{F1Max, Ranking};
 pub use reference::{
     ProReference, f1_reference_anotrans, f1_threshold_reference_advit, fpr_threshold_reference_advit,

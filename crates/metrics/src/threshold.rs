@@ -21,7 +21,8 @@ pub fn normal_quantile<S: Score>(normals: &[S], share: f64) -> Result<f64, Error
     Ok(interpolated(&rising(normals), share))
 }
 
-fn rising<S: Score>(scores: &[S]) -> Vec<f64> {
+/// The scores in rising order; both zeros as one.
+pub(crate) fn rising<S: Score>(scores: &[S]) -> Vec<f64> {
     let keys = S::sorted(scores.iter().map(|score| score.key()).collect());
     keys.into_iter().map(|key| S::from_key(key).into()).collect()
 }

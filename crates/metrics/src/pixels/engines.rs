@@ -111,8 +111,8 @@ proptest! {
         let [mut pixels, other] = [first, second].map(|images| {
             let mut pixels = SpilledPixels::with_memory(folder.path(), most).unwrap();
             for image in images {
- pixels.add(&map(image)).unwrap();
-}
+                pixels.add(&map(image)).unwrap();
+            }
             pixels
         });
         pixels.merge(other);
