@@ -8,6 +8,7 @@ use datasets::{CheckReport, Dataset, Problem, ProblemKind, Split, SplitOptions, 
 use image_prep::{Mask, Preprocess, Rgb8};
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::Defects;
 use crate::test_set::{Batches, TestSet};
 use crate::{Error, Identity};
 
@@ -203,6 +204,24 @@ impl TestSet for CellImages {
 
     fn mask(&self, index: usize, eval: EvalSpec) -> Result<Mask, DataError> {
         self.test.truth().mask(index, &eval).map_err(DataError::new)
+    }
+
+    fn graded_defect(&self, index: usize) -> Option<String> {
+        if self.test.truth().saturations(index).is_empty() {
+            return None;
+        }
+        self.source.dataset.items()[self.split.test[index]].defect.clone()
+    }
+
+    fn defects(&self, index: usize) -> Result<Option<Defects>, DataError> {
+        let truth = self.test.truth();
+        let table = truth.saturations(index);
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let size = truth.size(index).map_err(DataError::new)?;
+        let stored = truth.stored_masks(index).map_err(DataError::new)?;
+        Defects::new(size, self.graded_defect(index), &stored, table).map(Some)
     }
 }
 

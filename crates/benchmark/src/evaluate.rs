@@ -1,5 +1,6 @@
 //! From a detector to figures: scores of all test images, then metrics.
 
+mod defects;
 #[cfg(test)]
 mod on_files;
 
@@ -9,6 +10,8 @@ use anomaly_core::{Cancellation, Detector, EvalSpec, MaskRule, MethodError, Reso
 use image_prep::MapFilter;
 use metrics::{ExactPixels, F1Max, RankedPixels, Ranking, ScoredMap};
 use report::{Evaluation, ScoreRow, ScoreTable};
+
+pub(crate) use defects::Defects;
 
 use crate::Error;
 use crate::test_set::TestSet;
@@ -112,6 +115,11 @@ pub(crate) fn evaluate(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> R
         figures.au_pro = Some(curve.area(limit)?);
         figures.au_pro_05 = Some(curve.area(strict_limit)?);
         figures.pixels_compared = Some(compared_at(eval).to_owned());
+    }
+    figures.au_spro_05_by_kind = defects::au_spro(scores, test)?;
+    let kinds = figures.au_spro_05_by_kind.len();
+    if kinds > 0 {
+        figures.au_spro_05 = Some(figures.au_spro_05_by_kind.values().sum::<f64>() / kinds as f64);
     }
     Ok(figures)
 }

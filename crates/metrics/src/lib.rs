@@ -70,7 +70,7 @@ pub use reference::{
 };
 pub use regions::Connectivity;
 pub use score::{Score, labels_from_integers};
-pub use spro::{Channel, ChannelMap, Saturation, SproAt, SproCurve, saturation_areas, spro_at};
+pub use spro::{Channel, ChannelMap, Saturation, SproAt, SproCurve, SproPixels, saturation_areas, spro_at};
 pub use threshold::{FprThreshold, normal_quantile, threshold_at_fpr};
 
 /// Raised whenever a change of this crate changes figures; part of the id of every benchmark cell.

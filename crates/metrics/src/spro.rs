@@ -107,8 +107,9 @@ pub fn saturation_areas(images: &[ChannelMap<'_>]) -> Result<Vec<u64>, Error> {
 pub struct SproCurve(OverlapCurve);
 
 impl SproCurve {
-    /// The curve up to the false positive rate `limit`, in (0, 1]. For the LOCO figures call it once with the images
-    /// of logical defects and once with those of structural ones, each time together with all good images.
+    /// The curve of all `images` up to the false positive rate `limit`, in (0, 1]; see [`SproPixels`] for images that
+    /// come one after the other. For the LOCO figures call it once with the images of logical defects and once with
+    /// those of structural ones, each time together with all good images.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::NotFinitePixel`], [`Error::NoRegion`] without a channel, [`Error::NoBackground`],
@@ -116,20 +117,13 @@ impl SproCurve {
     pub fn new(images: &[ChannelMap<'_>], limit: f64) -> Result<Self, Error> {
         check_limit(limit)?;
         check(images)?;
-        let mut pixels = RegionPixels { capacities: saturation_areas(images)?, ..RegionPixels::default() };
-        let mut number = 0;
+        let capacities = saturation_areas(images)?;
+        let mut pixels = SproPixels::default();
         for image in images {
-            let scores = image.map.scores();
-            for channel in &image.channels {
-                let members = scores.iter().zip(channel.mask).filter(|&(_, &m)| m > 0);
-                pixels.members.extend(members.map(|(score, _)| member(score.key(), number)));
-                number += 1;
-            }
-            let background = scores.iter().enumerate().filter(|&(pixel, _)| image.is_background(pixel));
-            pixels.background.extend(background.map(|(_, score)| score.key()));
+            pixels.keep(image);
         }
-        pixels.background_count = pixels.background.len() as u64;
-        OverlapCurve::new(pixels, limit, "sPRO").map(Self)
+        pixels.pixels.capacities = capacities;
+        pixels.curve(limit)
     }
 
     /// AU-sPRO: the area under the curve from 0 to the false positive rate `limit`, divided by `limit`, in [0, 1].
@@ -145,6 +139,54 @@ impl SproCurve {
     /// straight pieces have only their ends.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.0.points()
+    }
+}
+
+/// The pixels of images that come one after the other, for a [`SproCurve`]: 4 bytes for each, 8 for each pixel of a
+/// channel; maps and masks may be dropped.
+#[derive(Debug, Default)]
+pub struct SproPixels {
+    pixels: RegionPixels,
+    /// Channels of the images so far.
+    regions: u32,
+}
+
+impl SproPixels {
+    /// Takes one image's pixels.
+    ///
+    /// # Errors
+    /// [`Error::NotFinitePixel`] and those of [`saturation_areas`], whose channel counts from the image's first; nothing
+    /// is kept then.
+    pub fn add(&mut self, image: &ChannelMap<'_>) -> Result<(), Error> {
+        let one = std::slice::from_ref(image);
+        check(one)?;
+        let capacities = saturation_areas(one)?;
+        self.keep(image);
+        self.pixels.capacities.extend(capacities);
+        Ok(())
+    }
+
+    /// The curve of all images so far up to the false positive rate `limit`, in (0, 1].
+    ///
+    /// # Errors
+    /// [`Error::NoRegion`] without a channel, [`Error::NoBackground`], [`Error::Option`] for the limit.
+    pub fn curve(mut self, limit: f64) -> Result<SproCurve, Error> {
+        check_limit(limit)?;
+        self.pixels.background_count = self.pixels.background.len() as u64;
+        OverlapCurve::new(self.pixels, limit, "sPRO").map(SproCurve)
+    }
+
+    fn keep(&mut self, image: &ChannelMap<'_>) {
+        let scores = image.map.scores();
+        // Numbers of regions go on where the last image's ended.
+        let first = self.regions;
+        for (number, channel) in (first..).zip(&image.channels) {
+            let members = scores.iter().zip(channel.mask).filter(|&(_, &m)| m > 0);
+            self.pixels.members.extend(members.map(|(score, _)| member(score.key(), number)));
+        }
+        self.regions += image.channels.len() as u32;
+        let background = scores.iter().enumerate().filter(|&(pixel, _)| image.is_background(pixel));
+        self.pixels.background.extend(background.map(|(_, score)| score.key()));
     }
 }
 
@@ -229,5 +271,25 @@ mod tests {
         assert!(matches!(SproCurve::new(&[normal], 0.3), Err(Error::NoRegion { .. })));
         let short = Channel { mask: &mask[..1], saturation: Saturation::Absolute(1.0) };
         assert!(matches!(ChannelMap::new(1, 2, &scores, vec![short]), Err(Error::Shape { .. })));
+    }
+
+    #[test]
+    fn image_after_image_gives_the_same_curve() {
+        let (scores, first, second) =
+            ([[0.9, 0.1, 0.7, 0.3], [0.2, 0.8, 0.6, 0.4]], [1, 1, 0, 0], [0, 1, 1, 0]);
+        let channel = |mask| Channel { mask, saturation: Saturation::Relative(0.5) };
+        let images = [
+            ChannelMap::new(2, 2, &scores[0], vec![channel(&first), channel(&second)]).unwrap(),
+            ChannelMap::new(2, 2, &scores[1], vec![channel(&second)]).unwrap(),
+            ChannelMap::new(2, 2, &scores[1], vec![]).unwrap(),
+        ];
+        let mut pixels = SproPixels::default();
+        for image in &images {
+            pixels.add(image).unwrap();
+        }
+        let (whole, added) = (SproCurve::new(&images, 1.0).unwrap(), pixels.curve(1.0).unwrap());
+        assert_eq!(added.points().collect::<Vec<_>>(), whole.points().collect::<Vec<_>>());
+        assert_eq!(added.area(0.5).unwrap(), whole.area(0.5).unwrap());
+        assert!(matches!(SproPixels::default().curve(0.3), Err(Error::NoRegion { .. })));
     }
 }

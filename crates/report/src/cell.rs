@@ -185,6 +185,13 @@ pub struct Evaluation {
     /// The same up to a false-positive rate of 5 %, as a share of 0.05.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
     pub au_pro_05: Option<f64>,
+    /// Area under the saturated per-region-overlap curve up to a false-positive rate of 5 %, as a share of 0.05, where the
+    /// data set says how much of a defect has to be found: the mean over its kinds of defects.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
+    pub au_spro_05: Option<f64>,
+    /// The same for each kind of defect, each with all normal images.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub au_spro_05_by_kind: BTreeMap<String, f64>,
     /// At which size maps and masks were compared for the figures of pixels, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixels_compared: Option<String>,
@@ -192,7 +199,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// The names of the figures, in the order of the files' columns.
-    pub const METRICS: [&str; 9] = [
+    pub const METRICS: [&str; 10] = [
         "image_auroc",
         "image_ap",
         "f1_max",
@@ -202,6 +209,7 @@ impl Evaluation {
         "pixel_f1_max",
         "au_pro",
         "au_pro_05",
+        "au_spro_05",
     ];
 
     /// The figure called `metric`: one of [`Evaluation::METRICS`] or `f1_threshold`. `None` where it is not known.
@@ -217,6 +225,7 @@ impl Evaluation {
             "pixel_f1_max" => self.pixel_f1_max,
             "au_pro" => self.au_pro,
             "au_pro_05" => self.au_pro_05,
+            "au_spro_05" => self.au_spro_05,
             _ => None,
         }
     }
