@@ -21,13 +21,14 @@
 //! - [`decode`], [`decode_file`], [`decode_mask`]: files to 8-bit RGB or masks, by the rules Pillow's users rely on.
 //! - [`resize`]: the resamplers by themselves: Pillow's 8-bit arithmetic, uint8 and float tensors, nearest.
 //! - [`Mask`]: ground truth, its resize rules and its way through the geometry of a [`Preprocess`].
-//! - [`upsample_maps`]: anomaly maps back to the image's size.
+//! - [`upsample_maps`]: anomaly maps back to the image's size; [`PatchMaps`]: from scores of patches, smoothed.
 
 mod decode;
 mod error;
 mod kernel;
 mod map;
 mod mask;
+mod patch_map;
 mod pixels;
 mod preprocess;
 pub mod resize;
@@ -41,6 +42,7 @@ pub use decode::{
 pub use error::Error;
 pub use map::{MapFilter, upsample_maps};
 pub use mask::{Mask, MaskResize};
+pub use patch_map::PatchMaps;
 pub use pixels::{Planar, Rgb8};
 pub use preprocess::{
     CLIP_MEAN, CLIP_STD, Crop, CropOffset, Domain, Filter, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess,
