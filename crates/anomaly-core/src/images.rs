@@ -2,13 +2,14 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::Error;
+use crate::{ContentKey, Error};
 
 /// A batch of images: all that a method ever sees of the data.
 #[derive(Debug, Clone)]
 pub struct Images {
     ids: Vec<String>,
     pixels: Tensor,
+    keys: Option<Vec<ContentKey>>,
 }
 
 impl Images {
@@ -23,7 +24,27 @@ impl Images {
             let found = format!("{:?} {:?}", pixels.dims(), pixels.dtype());
             return Err(Error::ImageShape { ids: ids.len(), found });
         }
-        Ok(Self { ids, pixels })
+        Ok(Self { ids, pixels, keys: None })
+    }
+
+    /// The same images with the content key of each, so that what a frozen network says of them can be kept.
+    ///
+    /// # Errors
+    /// [`Error::ImageShape`] if there is not one key an image.
+    pub fn with_keys(mut self, keys: Vec<ContentKey>) -> Result<Self, Error> {
+        if keys.len() != self.ids.len() {
+            return Err(Error::ImageShape {
+                ids: self.ids.len(),
+                found: format!("{} content keys", keys.len()),
+            });
+        }
+        self.keys = Some(keys);
+        Ok(self)
+    }
+
+    /// The content key of each image, where whoever loaded them knows.
+    pub fn keys(&self) -> Option<&[ContentKey]> {
+        self.keys.as_deref()
     }
 
     /// One id an image, in the order of the pixels.
@@ -67,6 +88,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use super::Images;
+    use crate::ContentKey;
 
     #[test]
     fn other_shapes_and_types_are_refused_with_both_sides() {
@@ -79,6 +101,19 @@ mod tests {
             assert!(message.contains("(2, 3, H, W) f32"), "{message}");
             assert!(message.contains(&format!("{dtype:?}")), "{message}");
         }
+    }
+
+    #[test]
+    fn there_is_one_key_an_image_or_none_at_all() {
+        let two = || {
+            let pixels = Tensor::zeros((2, 3, 2, 2), DType::F32, &Device::Cpu).unwrap();
+            Images::new(vec!["a".into(), "b".into()], pixels).unwrap()
+        };
+        assert!(two().keys().is_none());
+        let key = ContentKey::of_pixels(1, 1, &[1]);
+        assert_eq!(two().with_keys(vec![key; 2]).unwrap().keys(), Some(&[key; 2][..]));
+        let message = two().with_keys(vec![key]).unwrap_err().to_string();
+        assert!(message.contains("1 content keys"), "{message}");
     }
 
     #[test]

@@ -71,7 +71,9 @@ pub use data::{Batch, ContentKey, EpochPlan, Order, Sample, TrainingData, Traini
 pub use detector_dir::{BackboneRef, DetectorManifest, DetectorReader, DetectorWriter};
 pub use error::{DataError, Error, MethodError};
 pub use eval_spec::{EvalSpec, MaskRule, Resolution};
-pub use feature_store::{FeatureKey, FeatureStore, MemoryFeatureStore};
+pub use feature_store::{
+    DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
+};
 pub use images::Images;
 pub use method::{Detector, Info, Method, Paper};
 pub use observer::{Event, NoObserver, Observer};

@@ -25,6 +25,8 @@ pub enum Event {
         /// The value.
         value: f64,
     },
+    /// Something a person may want to know (how much is kept where).
+    Note(String),
     /// Something a person should know (a fall-back, an odd input).
     Warning(String),
 }

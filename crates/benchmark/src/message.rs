@@ -13,6 +13,8 @@ pub(crate) enum Message {
     Step { step: usize },
     /// A point of a learning curve; no value if it is not finite.
     Metric { name: String, at: f64, value: Option<f64> },
+    /// Something a person may want to know.
+    Note { text: String },
     /// Something a person should know.
     Warning { text: String },
     /// The cell's folder is in place.
@@ -32,6 +34,7 @@ impl Message {
             Event::Metric { name, at, value } => {
                 Some(Self::Metric { name: name.clone(), at: *at, value: value.is_finite().then_some(*value) })
             }
+            Event::Note(text) => Some(Self::Note { text: text.clone() }),
             Event::Warning(text) => Some(Self::Warning { text: text.clone() }),
             _ => None,
         }

@@ -138,6 +138,7 @@ impl CellProgress<'_> {
                 self.at = Some(*at);
                 self.show(false);
             }
+            Message::Note { text } => self.progress.line(&format!("{}: {text}", self.name)),
             Message::Warning { text } => self.progress.line(&format!("{}: warning: {text}", self.name)),
             Message::Finished | Message::Failed { .. } | Message::Cancelled => {}
         }

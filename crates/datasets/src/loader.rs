@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anomaly_core::{ContentKey, Images};
@@ -44,6 +44,8 @@ pub(crate) struct Loader {
     /// Threads of its own, if a number of them was asked for.
     pool: Option<rayon::ThreadPool>,
     cache: Mutex<Cache>,
+    /// Content keys by position, once an image was decoded.
+    keys: Mutex<HashMap<usize, ContentKey>>,
 }
 
 /// Preprocessed images by position, and what they hold.
@@ -85,7 +87,15 @@ impl Loader {
             pool.build().map_err(|error| refused(format!("{count} ({error})")))
         };
         let pool = options.threads.map(threads).transpose()?;
-        Ok(Self { dataset, items, preprocess, options, pool, cache: Mutex::default() })
+        Ok(Self {
+            dataset,
+            items,
+            preprocess,
+            options,
+            pool,
+            cache: Mutex::default(),
+            keys: Mutex::default(),
+        })
     }
 
     /// The same items, loaded in another way.
@@ -104,8 +114,25 @@ impl Loader {
     }
 
     pub(crate) fn key(&self, position: usize) -> Result<ContentKey, Error> {
-        let image = self.image(position)?;
-        Ok(ContentKey::of_pixels(image.height, image.width, &image.data))
+        if let Some(key) = self.keys().get(&position) {
+            return Ok(*key);
+        }
+        Ok(self.key_of(position, &self.image(position)?))
+    }
+
+    /// The key of the image at `position`, noted.
+    fn key_of(&self, position: usize, image: &Rgb8) -> ContentKey {
+        let known = self.keys().get(&position).copied();
+        known.unwrap_or_else(|| {
+            let key = ContentKey::of_pixels(image.height, image.width, &image.data);
+            self.keys().insert(position, key);
+            key
+        })
+    }
+
+    // A poisoned lock is no obstacle: a key is only ever added whole.
+    fn keys(&self) -> MutexGuard<'_, HashMap<usize, ContentKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn planes(&self, position: usize) -> Result<Arc<Planar>, Error> {
@@ -117,6 +144,7 @@ impl Loader {
             return Ok(Arc::clone(known));
         }
         let image = self.image(position)?;
+        self.key_of(position, &image);
         let planes = self
             .preprocess
             .apply(&image)
@@ -189,7 +217,9 @@ impl Loader {
         }
         let pixels = Tensor::from_vec(pixels, (positions.len(), 3, height, width), &Device::Cpu)
             .map_err(anomaly_core::Error::from)?;
-        Ok(Images::new(positions.iter().map(|&at| self.id(at).to_owned()).collect(), pixels)?)
+        let ids = positions.iter().map(|&at| self.id(at).to_owned()).collect();
+        let keys = positions.iter().map(|&at| self.key(at)).collect::<Result<_, _>>()?;
+        Ok(Images::new(ids, pixels)?.with_keys(keys)?)
     }
 
     /// How many batches of this many images may wait.

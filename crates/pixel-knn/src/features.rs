@@ -135,9 +135,7 @@ impl Extractor {
             let images = data.get(&missing.iter().map(|at| indices[*at]).collect::<Vec<_>>())?;
             let vectors = self.vectors(&images, &context.device)?;
             for (from, at) in missing.into_iter().enumerate() {
-                let vector = row(&vectors, from)?;
-                context.features.put(keys[at].clone(), &vector)?;
-                rows[at] = Some(vector);
+                rows[at] = Some(context.features.keep(&keys[at], &row(&vectors, from)?)?);
             }
         }
         Ok(rows.into_iter().flatten().collect())
