@@ -5,6 +5,7 @@ use crate::{Error, MethodEntry};
 
 static METHODS: &[MethodEntry] = &[
     // `cargo xtask new-method` adds its line below this one.
+    entry!(needed, generalad, GeneralAd, GeneralAdDetector),
     entry!(needed, transformaly, Transformaly, TransformalyDetector),
     entry!(optional, pixel_knn, PixelKnn),
 ];
