@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use anomaly_core::FeaturePrecision;
 use anyhow::{Context, Result};
 use benchmark::{
-    Cancellation, DeviceChoice, Layout, Plan, PlanOptions, PrecisionSetting, Profile, PublishedFigures,
-    RunOptions,
+    Cancellation, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
+    Profile, PublishedFigures, RunOptions,
 };
 
 use crate::say;
@@ -39,9 +40,22 @@ pub(crate) struct Reproduce {
     /// Only cells whose name (`method/dataset/protocol/category/seedN`) fits; `*` also stands for slashes.
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
-    /// Keep the chosen detectors beside each result.
+    /// Keep the chosen detectors beside each result: `score` uses them.
     #[arg(long)]
     save_detectors: bool,
+    /// How much of frozen backbones' features each running cell keeps in memory (`500MB`, `1GiB`; 0 for none).
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    feature_memory: u64,
+    /// How much of them is kept in a folder that all cells share, and later runs too; 0 for none.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
+    feature_disk: u64,
+    /// That folder; `features` in the output folder if left out.
+    #[arg(long, value_name = "DIR")]
+    feature_dir: Option<PathBuf>,
+    /// In how many bits they are kept: `f32`, with the results of computing them anew, or `f16`, in half the room, from
+    /// which methods learn slightly other numbers (part of each cell's id).
+    #[arg(long, value_name = "BITS", default_value = "f32")]
+    feature_precision: FeaturePrecision,
     /// Run on data that `data check` finds faults in, without the images that can't be used. What is left out is recorded.
     #[arg(long)]
     accept_data_problems: bool,
@@ -57,11 +71,20 @@ impl Reproduce {
         if let Some(why) = fell_back {
             tracing::warn!("{why}");
         }
+        let folder = self.feature_dir.unwrap_or_else(|| layout.root().join("features"));
+        let features = FeatureOptions {
+            memory: self.feature_memory,
+            folder: (self.feature_disk > 0)
+                .then(|| absolute(&folder).map(|path| FeatureFolder { path, budget: self.feature_disk }))
+                .transpose()?,
+            precision: self.feature_precision,
+        };
         let options = PlanOptions {
             device,
             precision: self.precision,
             only: self.only,
             save_detectors: self.save_detectors,
+            features,
             checks: Some(layout.root().join("checks")),
             accept_data_problems: self.accept_data_problems,
             commit: commit(&root),
@@ -88,6 +111,31 @@ impl Reproduce {
         say(&format!("{} cells failed, {} unfinished", outcome.failed, outcome.unfinished))?;
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// `folder` whatever directory a cell's process is in.
+fn absolute(folder: &Path) -> Result<PathBuf> {
+    std::path::absolute(folder).with_context(|| format!("can't find {}", folder.display()))
+}
+
+/// A number of bytes: `4096`, `500kB`, `500MB`, `2GB`, `1TB`, or in powers of 1024 `KiB`, `MiB`, `GiB`, `TiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected a number of bytes such as `500MB` or `1.5GiB`, found `{text}`");
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let (base, power) = match text[digits..].trim() {
+        "" | "B" => (1.0, 0),
+        "kB" => (1e3, 1),
+        "MB" => (1e3, 2),
+        "GB" => (1e3, 3),
+        "TB" => (1e3, 4),
+        "KiB" => (1024.0, 1),
+        "MiB" => (1024.0, 2),
+        "GiB" => (1024.0, 3),
+        "TiB" => (1024.0, 4),
+        _ => return Err(wrong()),
+    };
+    Ok((number * f64::powi(base, power)) as u64)
 }
 
 /// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
@@ -126,4 +174,19 @@ fn cancelled_by_signals() -> Result<Cancellation> {
     })
     .context("can't listen for Ctrl-C")?;
     Ok(cancellation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("500MB"), Ok(500_000_000));
+        assert_eq!(size("1.5GiB"), Ok(3 << 29));
+        for wrong in ["", "GiB", "1GiBs", "-1", "1.2.3", "many"] {
+            assert!(size(wrong).is_err_and(|e| e.contains("500MB")), "{wrong}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //!   detectors/         faithful, honest and last, if they were to be saved
 //! work/<id>/         a cell in progress: checkpoint, kept detectors, curves; removed when it is finished
 //! work/<id>.lock     held by the process that works on the cell
+//! features/          features of frozen backbones, shared by all cells, if they are kept on the disk: can be removed
 //! summary.*, report.html
 //! ```
 //!

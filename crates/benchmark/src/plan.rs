@@ -11,7 +11,9 @@ use vit_backbone::PrecisionSetting;
 use crate::data::Source;
 use crate::methods::Methods;
 use crate::precision::resolve_precision;
-use crate::{CellSpec, DeviceChoice, Entry, Error, Identity, Layout, Profile, PublishedFigures};
+use crate::{
+    CellSpec, DeviceChoice, Entry, Error, FeatureOptions, Identity, Layout, Profile, PublishedFigures,
+};
 
 /// What a plan depends on besides the profile.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,8 @@ pub struct PlanOptions {
     pub only: Option<String>,
     /// Whether detectors are kept beside results.
     pub save_detectors: bool,
+    /// Where frozen features are kept.
+    pub features: FeatureOptions,
     /// The folder where it is kept what was found in data sets; every image is looked at anew if `None`.
     pub checks: Option<PathBuf>,
     /// Whether data with faults are used, without the items that can't be.
@@ -160,6 +164,7 @@ impl Planner<'_> {
                     held_out: entry.held_out,
                     eval: entry.eval,
                     precision: resolve_precision(self.options.precision, self.options.device)?,
+                    features: self.options.features.precision,
                     seed,
                     revisions: resolved.revisions.clone(),
                 };
@@ -198,6 +203,7 @@ impl Planner<'_> {
             device: self.options.device.to_string(),
             precision_setting: self.options.precision.to_string(),
             save_detectors: self.options.save_detectors,
+            features: self.options.features.clone(),
             commit: self.options.commit.clone(),
             versions: self.options.versions.clone(),
             left_out: source.as_ref().ok().and_then(|source| source.left_out.clone()),

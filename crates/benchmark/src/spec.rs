@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anomaly_core::{EvalSpec, Precision};
+use anomaly_core::{EvalSpec, FeaturePrecision, Precision};
 use report::{Cell, Provenance, Results, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::PublishedFigure;
+use crate::{FeatureOptions, PublishedFigure};
 
 /// Raised whenever a change of this crate changes numbers; part of every cell's id.
 pub const REVISION: u32 = 1;
@@ -30,6 +30,9 @@ pub struct CellSpec {
     pub precision_setting: String,
     /// Whether the detectors are kept beside the result.
     pub save_detectors: bool,
+    /// Where frozen features are kept.
+    #[serde(default)]
+    pub features: FeatureOptions,
     /// What was published for it.
     pub published: Option<PublishedFigure>,
     /// The commit the program was built from, where known.
@@ -75,6 +78,9 @@ pub struct Identity {
     pub eval: EvalSpec,
     /// The arithmetic.
     pub precision: Precision,
+    /// In how many bits frozen features are kept. Left out where it is f32: ids are then those of before there was a choice.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub features: FeaturePrecision,
     /// The seed.
     pub seed: u64,
     /// Revision of each crate that affects numbers.
@@ -99,6 +105,12 @@ impl Identity {
             self.name().chars().map(|c| if is_plain(c) { c } else { '-' }).take(96).collect();
         format!("{readable}-{hash:016x}")
     }
+}
+
+/// Features that are kept as they are change nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_exact(features: &FeaturePrecision) -> bool {
+    *features == FeaturePrecision::F32
 }
 
 /// Characters that are safe in a folder's name everywhere.
@@ -191,7 +203,7 @@ pub(crate) mod tests {
             "dataset": "mnist", "protocol": "multimodal", "category": "1", "dataset_fingerprint": "00",
             "split": "00", "train_limit": 11, "test_limit": 5, "held_out": 0.2,
             "eval": {"resolution": "network", "mask": "nonzero-nearest"}, "precision": "bf16", "seed": 8,
-            "revisions": {"toy": 2},
+            "revisions": {"toy": 2}, "features": "f16",
         });
         let mut ids = BTreeSet::from([id(identity())]);
         for (field, value) in other.as_object().unwrap() {
@@ -199,7 +211,10 @@ pub(crate) mod tests {
             changed[field] = value.clone();
             assert!(ids.insert(id(changed)), "{field}");
         }
-        assert_eq!(ids.len(), identity().as_object().unwrap().len() + 1);
+        assert_eq!(ids.len(), other.as_object().unwrap().len() + 1);
+        let mut exact = identity();
+        exact["features"] = json!("f32");
+        assert_eq!(id(exact), id(identity()));
     }
 
     #[test]

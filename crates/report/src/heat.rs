@@ -75,6 +75,18 @@ pub fn png(image: &Pixels) -> Result<Vec<u8>, Error> {
     Ok(file.into_inner())
 }
 
+/// The map alone as a PNG file at its own size, black at `scale.low` and below, white at `scale.high` and above.
+///
+/// # Errors
+/// [`Error::Size`] if the data do not fit their sizes or are empty, [`Error::NotFinite`] if the map holds NaN or an
+/// infinity, [`Error::Png`] if the result cannot be encoded.
+pub fn grey_map(map: &Map, scale: Scale) -> Result<Vec<u8>, Error> {
+    check_map(map)?;
+    let level = |value: &f32| [(255.0 * scale.position(*value)).round() as u8; 3];
+    let data: Vec<u8> = map.data.iter().flat_map(level).collect();
+    png(&Pixels { height: map.height, width: map.width, data: &data })
+}
+
 /// The image as a PNG file with `map` laid over it: the image in grey, over it the map, resized to the image
 /// bilinearly, in colours of the inferno palette that grow more opaque from `scale.low` to `scale.high`.
 ///
@@ -83,14 +95,7 @@ pub fn png(image: &Pixels) -> Result<Vec<u8>, Error> {
 /// infinity, [`Error::Png`] if the result cannot be encoded.
 pub fn overlay(image: &Pixels, map: &Map, scale: Scale) -> Result<Vec<u8>, Error> {
     check_image(image)?;
-    if map.data.is_empty() || map.height.checked_mul(map.width) != Some(map.data.len()) {
-        return Err(Error::Size {
-            what: "anomaly map",
-            expected: format!("{} x {} values, at least one", map.height, map.width),
-            found: map.data.len().to_string(),
-        });
-    }
-    finite(map.data)?;
+    check_map(map)?;
     let rows = taps(map.height, image.height);
     let columns = taps(map.width, image.width);
     let mut data = Vec::with_capacity(image.data.len());
@@ -127,6 +132,17 @@ fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
 
 fn mix(a: f32, b: f32, share: f32) -> f32 {
     a * (1.0 - share) + b * share
+}
+
+fn check_map(map: &Map) -> Result<(), Error> {
+    if map.data.is_empty() || map.height.checked_mul(map.width) != Some(map.data.len()) {
+        return Err(Error::Size {
+            what: "anomaly map",
+            expected: format!("{} x {} values, at least one", map.height, map.width),
+            found: map.data.len().to_string(),
+        });
+    }
+    finite(map.data)
 }
 
 fn check_image(image: &Pixels) -> Result<(), Error> {

@@ -59,7 +59,7 @@ pub use error::Error;
 pub use files::CellFiles;
 pub use flat::csv;
 pub use header::Header;
-pub use heat::{Map, Pixels, overlay, png};
+pub use heat::{Map, Pixels, grey_map, overlay, png};
 pub use markdown::markdown;
 pub use output::write_report;
 pub use page::page;
