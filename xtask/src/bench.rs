@@ -22,6 +22,7 @@ mod conditions;
 mod contender;
 mod data;
 mod figures;
+mod generalad;
 mod metrics;
 mod ops;
 mod options;
@@ -48,6 +49,8 @@ pub(crate) struct Bench {
 enum What {
     Backbone(backbone::Backbone),
     Data(data::Data),
+    #[command(name = "generalad")]
+    GeneralAd(generalad::GeneralAd),
     Metrics(metrics::Metrics),
     Ops(ops::Ops),
     TrainStep(train_step::TrainStep),
@@ -59,6 +62,7 @@ impl Bench {
         match self.what {
             What::Backbone(backbone) => backbone.run(),
             What::Data(data) => data.run(),
+            What::GeneralAd(generalad) => generalad.run(),
             What::Metrics(metrics) => metrics.run(),
             What::Ops(ops) => ops.run(),
             What::TrainStep(train_step) => train_step.run(),

@@ -8,6 +8,7 @@ mod fetch;
 mod gpu_check;
 mod new_method;
 mod reproduce;
+mod score;
 mod synthesize;
 mod tidy;
 
@@ -46,6 +47,7 @@ enum Command {
     GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
     Reproduce(reproduce::Reproduce),
+    Score(score::Score),
     /// Run one cell for `reproduce`: read it from standard input, tell how it goes on standard output.
     #[command(hide = true)]
     Cell,
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::GpuCheck(gpu_check) => gpu_check.run(),
         Command::NewMethod(new_method) => new_method.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
+        Command::Score(score) => score.run(),
         Command::Cell => Ok(benchmark::run_child()),
         Command::Tidy => tidy::run(),
     };
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
 fn conformance_units() -> Vec<conformance::Unit> {
     [
         datasets::conformance_units(),
+        generalad::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),
         transformaly::conformance_units(),

@@ -37,34 +37,39 @@ pub(crate) struct Conditions {
     pub(crate) device: String,
     /// How many times each contender took its turn.
     pub(crate) rounds: u16,
-    /// How long a turn lasted, in seconds.
-    pub(crate) turn_seconds: f64,
+    /// How long a turn lasted, in seconds; `None` where it was one whole piece of work.
+    pub(crate) turn_seconds: Option<f64>,
 }
 
 impl Conditions {
     /// Those of this machine, now.
     pub(crate) fn here(options: &Options) -> anyhow::Result<Self> {
+        Ok(Self::of(options.threads(), options.device_name()?, options.rounds, Some(options.seconds)))
+    }
+
+    /// Those of this machine, now, for work with these settings.
+    pub(crate) fn of(threads: usize, device: String, rounds: u16, turn_seconds: Option<f64>) -> Self {
         // Linux only; elsewhere the architecture has to do.
         let described = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let (processor, features) = described_by(&described);
-        Ok(Self {
+        Self {
             date: time::OffsetDateTime::now_utc().date().to_string(),
             commit: crate::reproduce::commit(&crate::reproduce::root()),
             processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             features,
             cores: num_cpus::get_physical(),
-            threads: options.threads(),
-            device: options.device_name()?,
-            rounds: options.rounds,
-            turn_seconds: options.seconds,
-        })
+            threads,
+            device,
+            rounds,
+            turn_seconds,
+        }
     }
 
     /// In two lines.
     pub(crate) fn text(&self) -> String {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
-            "{} ({}; {}), {} each, device {}\n{}, commit {}, {} of {} s",
+            "{} ({}; {}), {} each, device {}\n{}, commit {}, {}{}",
             self.processor,
             plural(self.cores, "core"),
             if self.features.is_empty() { "features not known".to_owned() } else { self.features.join(" ") },
@@ -73,7 +78,7 @@ impl Conditions {
             self.date,
             self.commit.as_deref().unwrap_or("unknown"),
             plural(usize::from(self.rounds), "round"),
-            self.turn_seconds,
+            self.turn_seconds.map_or_else(String::new, |seconds| format!(" of {seconds} s")),
         )
     }
 }
