@@ -36,10 +36,25 @@ impl AxisMap {
             return Ok(x.clone());
         }
         let (p, n, _) = x.dims3()?;
-        let matrix = Tensor::from_slice(&self.weights, (self.outputs, self.inputs), x.device())?
-            .to_dtype(x.dtype())?
-            .t()?;
+        let matrix = self.matrix(x)?.t()?;
         Ok(x.reshape((p * n, self.inputs))?.matmul(&matrix)?.reshape((p, n, self.outputs))?)
+    }
+
+    /// Along the axis before the last of `x` `(P, inputs, n)`: `(P, outputs, n)`. One product a plane: to transpose them
+    /// there and back takes many times as long.
+    fn along_rows(&self, x: &Tensor) -> Result<Tensor> {
+        if self.is_identity() {
+            return Ok(x.clone());
+        }
+        let (p, _, _) = x.dims3()?;
+        let matrix = self.matrix(x)?.broadcast_as((p, self.outputs, self.inputs))?;
+        Ok(matrix.matmul(&x.contiguous()?)?)
+    }
+
+    /// `(outputs, inputs)`, for tensors like `x`.
+    fn matrix(&self, x: &Tensor) -> Result<Tensor> {
+        let matrix = Tensor::from_slice(&self.weights, (self.outputs, self.inputs), x.device())?;
+        Ok(matrix.to_dtype(x.dtype())?)
     }
 }
 
@@ -48,9 +63,7 @@ pub(crate) fn apply(rows: &AxisMap, columns: &AxisMap, x: &Tensor) -> Result<Ten
     let dims = x.dims();
     let leading = &dims[..dims.len() - 2];
     let flat = x.reshape((leading.iter().product::<usize>(), rows.inputs, columns.inputs))?;
-    let wide = columns.along_last(&flat)?;
-    let done =
-        if rows.is_identity() { wide } else { rows.along_last(&wide.transpose(1, 2)?)?.transpose(1, 2)? };
+    let done = rows.along_rows(&columns.along_last(&flat)?)?;
     let mut shape = leading.to_vec();
     shape.extend([rows.outputs, columns.outputs]);
     Ok(done.reshape(shape)?)
