@@ -89,12 +89,14 @@ fn main() -> ExitCode {
 /// The numeric units of every crate that has some.
 fn conformance_units() -> Vec<conformance::Unit> {
     [
+        advit_gmdn::conformance_units(),
         datasets::conformance_units(),
         generalad::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),
         transformaly::conformance_units(),
         vit_backbone::conformance_units(),
+        vtadl_registers::conformance_units(),
     ]
     .concat()
 }

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("optim", &[]),
     ("pretrained", &[]),
     ("vit-ops", &["random-streams"]),
+    ("density-heads", &["vit-ops", "random-streams"]),
     ("anomaly-core", &["image-prep", "random-streams"]),
     ("vit-backbone", &["vit-ops", "pretrained", "image-prep", "random-streams"]),
     ("dataset-fetch", &[]),
@@ -32,8 +33,16 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What a method crate may depend on: anything that is no method, no data set, no metric and no report.
-const METHOD_MAY: &[&str] =
-    &["anomaly-core", "vit-backbone", "vit-ops", "optim", "image-prep", "pretrained", "random-streams"];
+const METHOD_MAY: &[&str] = &[
+    "anomaly-core",
+    "vit-backbone",
+    "vit-ops",
+    "density-heads",
+    "optim",
+    "image-prep",
+    "pretrained",
+    "random-streams",
+];
 
 /// What the feature `conformance` may add.
 const CONFORMANCE_MAY: &[&str] = &["conformance", "metrics", "datasets"];

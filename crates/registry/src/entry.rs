@@ -39,7 +39,28 @@ pub struct MethodEntry {
 /// `needed`: the backbone is an `Arc<Vit>`, and the detector's type has `load(&DetectorReader, Arc<Vit>)`.
 /// `optional`: it is an `Option<Arc<Vit>>`, `Config::needs_backbone()` says whether there must be one, and the crate has
 /// `load(&DetectorReader, Option<Arc<Vit>>, &Device)`.
+///
+/// `alone`: there is none; the type has `new(Config)`, the detector's `load(&DetectorReader, &Device)`.
 macro_rules! entry {
+    (alone, $method:ident, $type:ident, $detector:ident) => {
+        $crate::entry::MethodEntry {
+            info: &$method::INFO,
+            default_config: $crate::entry::default_config::<$method::Config>,
+            check_config: $crate::entry::check_config::<$method::Config>,
+            backbone: |overrides, _| {
+                anomaly_core::parse_config::<$method::Config>(overrides)?;
+                Ok(None)
+            },
+            build: |overrides, _| {
+                let config = anomaly_core::parse_config::<$method::Config>(overrides)?;
+                Ok(Box::new($method::$type::new(config)?))
+            },
+            load: |directory, resources| {
+                let reader = $crate::entry::open(directory, resources, &$method::INFO)?;
+                Ok(Box::new($method::$detector::load(&reader, &resources.device)?))
+            },
+        }
+    };
     (needed, $method:ident, $type:ident, $detector:ident) => {
         $crate::entry::MethodEntry {
             info: &$method::INFO,

@@ -6,6 +6,8 @@ use crate::{Error, MethodEntry};
 static METHODS: &[MethodEntry] = &[
     // `cargo xtask new-method` adds its line below this one.
     entry!(needed, generalad, GeneralAd, GeneralAdDetector),
+    entry!(alone, advit_gmdn, Advit, AdvitDetector),
+    entry!(alone, vtadl_registers, VtadlRegisters, VtadlRegistersDetector),
     entry!(needed, transformaly, Transformaly, TransformalyDetector),
     entry!(optional, pixel_knn, PixelKnn),
 ];

@@ -35,6 +35,7 @@
 mod activation;
 mod attention;
 mod axis_map;
+mod batch_norm;
 #[doc = include_str!("candle_traps.md")]
 pub mod candle_traps {}
 mod columns;
@@ -65,9 +66,11 @@ mod safe_norm;
 mod softmax;
 mod squared_error;
 mod ssim;
+mod variance;
 
 pub use activation::{Gelu, bias_gelu, gelu, silu, swiglu};
 pub use attention::{Attention, AttentionOptions, AttentionWeights, attention, attention_qkv};
+pub use batch_norm::{BatchNormed, BatchStatistics, RunningVariance, batch_norm, batch_norm_train};
 pub use convolution::{conv_transpose2d, conv2d};
 pub use cross_entropy::{binary_cross_entropy, binary_cross_entropy_with_logits, softplus};
 pub use dropout::{Dropout, DropoutMasks};
@@ -86,3 +89,4 @@ pub use safe_norm::{norm_last_dim, normalize_last_dim, safe_sqrt};
 pub use softmax::softmax;
 pub use squared_error::squared_error;
 pub use ssim::{SsimOptions, ssim};
+pub use variance::{VarianceGradient, layer_norm_with};

@@ -9,11 +9,13 @@ const MISSING: &str = include_str!("../../fixtures/missing-units.txt");
 
 fn units() -> Vec<conformance::Unit> {
     [
+        advit_gmdn::conformance_units(),
         datasets::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),
         transformaly::conformance_units(),
         vit_backbone::conformance_units(),
+        vtadl_registers::conformance_units(),
     ]
     .concat()
 }
