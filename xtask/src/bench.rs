@@ -15,6 +15,7 @@
 //!    and hands them to [`table::report`]; an arm of [`What`] that calls it.
 //! 4. `tests/peers/bench_<name>.py`, which imports `contender` beside it and calls `contender.serve`.
 
+mod anogan_trans;
 mod backbone;
 mod child;
 mod comparison;
@@ -47,6 +48,7 @@ pub(crate) struct Bench {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    AnoganTrans(anogan_trans::AnoganTrans),
     Backbone(backbone::Backbone),
     Data(data::Data),
     #[command(name = "generalad")]
@@ -60,6 +62,7 @@ impl Bench {
     /// Measures, and prints a table or JSON.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.what {
+            What::AnoganTrans(anogan_trans) => anogan_trans.run(),
             What::Backbone(backbone) => backbone.run(),
             What::Data(data) => data.run(),
             What::GeneralAd(generalad) => generalad.run(),

@@ -90,6 +90,7 @@ fn main() -> ExitCode {
 fn conformance_units() -> Vec<conformance::Unit> {
     [
         advit_gmdn::conformance_units(),
+        anogan_trans::conformance_units(),
         datasets::conformance_units(),
         generalad::conformance_units(),
         image_prep::conformance_units(),

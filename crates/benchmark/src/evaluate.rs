@@ -7,7 +7,8 @@ mod on_files;
 use std::collections::BTreeMap;
 
 use anomaly_core::{Cancellation, Detector, EvalSpec, MaskRule, MethodError, Resolution, TestMetric};
-use image_prep::MapFilter;
+use candle_core::Tensor;
+use image_prep::{MapFilter, Rgb8};
 use metrics::{ExactPixels, F1Max, RankedPixels, Ranking, ScoredMap};
 use report::{Evaluation, ScoreRow, ScoreTable};
 
@@ -32,6 +33,8 @@ pub(crate) struct Scores {
     pub(crate) terms: BTreeMap<String, Vec<f32>>,
     /// One a test image, or none at all.
     pub(crate) maps: Vec<AnomalyMap>,
+    /// What the method made of the images, by name: one a test image each.
+    pub(crate) pictures: Vec<(String, Vec<Rgb8>)>,
 }
 
 /// A map at the method's own resolution.
@@ -75,6 +78,13 @@ pub(crate) fn score(
                 all.maps.push(AnomalyMap { height: maps.height, width: maps.width, data: data.to_vec() });
             }
         }
+        for made in prediction.pictures {
+            let images = to_rgb8(&made.images).map_err(|e| MethodError::failed(method, e))?;
+            match all.pictures.iter_mut().find(|(name, _)| *name == made.name) {
+                Some((_, list)) => list.extend(images),
+                None => all.pictures.push((made.name, images)),
+            }
+        }
         each(all.totals.len());
     }
     let count = test.len();
@@ -86,7 +96,19 @@ pub(crate) fn score(
     if let Some(name) = all.terms.iter().find(|(_, term)| term.len() != count).map(|(name, _)| name) {
         return Err(wrong(format!("expected a value of term `{name}` for each of {count} images")));
     }
+    if let Some((name, _)) = all.pictures.iter().find(|(_, images)| images.len() != count) {
+        return Err(wrong(format!("expected a picture `{name}` of each of {count} images")));
+    }
     Ok(all)
+}
+
+/// Pictures `(B, 3, h, w)` with values in `[0, 1]` as 8-bit images; what lies beyond is cut.
+fn to_rgb8(pictures: &Tensor) -> Result<Vec<Rgb8>, Box<dyn std::error::Error + Send + Sync>> {
+    let (_, _, height, width) = pictures.dims4()?;
+    let values = pictures.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    let images = values.chunks_exact((3 * height * width).max(1));
+    let levels = |values: &[f32]| values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect();
+    Ok(images.map(|values| Rgb8::new(height, width, levels(values))).collect::<Result<_, _>>()?)
 }
 
 /// Whether each test image is anomalous.
@@ -197,7 +219,7 @@ pub(crate) mod tests {
     use candle_core::{Device, Tensor};
     use image_prep::{Mask, Rgb8};
 
-    use super::{evaluate, score, table, terms, test_metric};
+    use super::{to_rgb8, evaluate, score, table, terms, test_metric};
     use crate::test_set::{Batches, TestSet};
 
     const INFO: Info = Info {
@@ -297,6 +319,14 @@ pub(crate) mod tests {
         assert!((dark - (1.0 - auroc)).abs() < 1e-12);
         let csv = table(&scores, &test).to_csv().unwrap();
         assert!(csv.starts_with("id,label,score,dark\nimage-0,0,0.0,-0.0\nimage-1,1,1.0,-1.0\n"), "{csv}");
+    }
+
+    #[test]
+    fn pictures_become_8_bit_images() {
+        let planes = [0.0_f32, 1.0, 0.5, -3.0, 2.0, 0.25];
+        let pictures = Tensor::from_vec(planes.to_vec(), (1, 3, 1, 2), &Device::Cpu).unwrap();
+        let images = to_rgb8(&pictures).unwrap();
+        assert_eq!(images, [Rgb8::new(1, 2, vec![0, 128, 255, 255, 0, 64]).unwrap()]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use image_prep::{Filter, Rgb8};
-use report::{Map, Picture, PictureGroup, Pixels, Scale};
+use report::{MadePicture, Map, Picture, PictureGroup, Pixels, Scale};
 
 use crate::Error;
 use crate::evaluate::Scores;
@@ -62,6 +62,15 @@ fn add(
         }
         _ => None,
     };
+    let mut own = Vec::new();
+    for (at, (name, images)) in scores.pictures.iter().enumerate() {
+        let Some(image) = images.get(index) else { continue };
+        let small = self::small(image.clone())?;
+        let file = format!("pictures/{word}-{rank}-made-{at}.png");
+        let pixels = Pixels { height: small.height, width: small.width, data: &small.data };
+        made.files.insert(file.clone(), report::png(&pixels)?);
+        own.push(MadePicture { name: name.clone(), image: file });
+    }
     made.shown.push(Picture {
         group,
         id: test.id(index).to_owned(),
@@ -69,6 +78,7 @@ fn add(
         score: scores.totals[index],
         image,
         overlay,
+        made: own,
     });
     Ok(())
 }
@@ -114,6 +124,17 @@ mod tests {
         let made = pictures(&scores, &Bright::of(2)).unwrap();
         assert!(made.scale.is_some());
         assert_eq!(made.shown[0].overlay.as_deref(), Some("pictures/most-0-map.png"));
+        assert_eq!(made.files.len(), 4);
+    }
+
+    #[test]
+    fn what_the_method_made_stands_beside_each_image() {
+        let images = vec![Rgb8::filled(2, 2, [1; 3]), Rgb8::filled(2, 2, [2; 3])];
+        let pictures_of = vec![("reconstruction".to_owned(), images)];
+        let scores = Scores { totals: vec![0.0, 1.0], pictures: pictures_of, ..Scores::default() };
+        let made = pictures(&scores, &Bright::of(2)).unwrap();
+        assert_eq!(made.shown[0].made[0].name, "reconstruction");
+        assert_eq!(made.shown[0].made[0].image, "pictures/most-0-made-0.png");
         assert_eq!(made.files.len(), 4);
     }
 

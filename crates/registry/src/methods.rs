@@ -8,6 +8,7 @@ static METHODS: &[MethodEntry] = &[
     entry!(needed, generalad, GeneralAd, GeneralAdDetector),
     entry!(alone, advit_gmdn, Advit, AdvitDetector),
     entry!(alone, vtadl_registers, VtadlRegisters, VtadlRegistersDetector),
+    entry!(alone, anogan_trans, AnoTrans, AnoTransDetector),
     entry!(needed, transformaly, Transformaly, TransformalyDetector),
     entry!(optional, pixel_knn, PixelKnn),
 ];

@@ -246,6 +246,7 @@ fn illustrate(
                 score: row.score,
                 image: file,
                 overlay: laid_over,
+                made: Vec::new(),
             });
         }
     }

@@ -309,6 +309,19 @@ pub struct Picture {
     /// The name of the same image with its anomaly map laid over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<String>,
+    /// What the method made of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<MadePicture>,
+}
+
+/// A picture that a method made of a test image: its reconstruction, say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadePicture {
+    /// What it shows.
+    pub name: String,
+    /// The PNG's name inside the cell's folder.
+    pub image: String,
 }
 
 /// Why a [`Picture`] is shown.

@@ -66,9 +66,10 @@ impl CellFiles {
 }
 
 fn names(cell: &Cell) -> impl Iterator<Item = &str> {
-    cell.pictures
-        .iter()
-        .flat_map(|picture| std::iter::once(picture.image.as_str()).chain(picture.overlay.as_deref()))
+    cell.pictures.iter().flat_map(|picture| {
+        let made = picture.made.iter().map(|made| made.image.as_str());
+        std::iter::once(picture.image.as_str()).chain(picture.overlay.as_deref()).chain(made)
+    })
 }
 
 /// The picture's path, refused if it could leave the folder.

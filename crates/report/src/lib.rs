@@ -52,7 +52,7 @@ mod words;
 
 pub use atomic::write as write_atomic;
 pub use cell::{
-    Cell, CurvePoint, Evaluation, Picture, PictureGroup, Provenance, Published, Results, Scale, Seconds,
+    Cell, CurvePoint, Evaluation, MadePicture, Picture, PictureGroup, Provenance, Published, Results, Scale, Seconds,
     Selection, Status, Term,
 };
 pub use error::Error;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use report::{
-    Cell, CellFiles, CurvePoint, Error, Evaluation, Header, Picture, PictureGroup, Pixels, Provenance,
+    Cell, CellFiles, CurvePoint, Error, Evaluation, Header, MadePicture, Picture, PictureGroup, Pixels, Provenance,
     Published, Results, Scale, ScoreRow, ScoreTable, Seconds, Status, Term, json,
 };
 
@@ -59,6 +59,7 @@ fn cell(text: &str, figure: f64) -> Cell {
             score: 0.1,
             image: "pictures/most-0.png".to_owned(),
             overlay: Some("pictures/most-0-map.png".to_owned()),
+            made: vec![MadePicture { name: text.clone(), image: "pictures/most-0-made-0.png".to_owned() }],
         }],
         map_scale: Some(Scale { low: 0.1, high: 0.7 }),
         config: serde_json::json!({ "name": text, "value": 0.1 }),
@@ -99,7 +100,8 @@ fn files(text: &str) -> CellFiles {
         scores: Some(scores(text)),
         pictures: BTreeMap::from([
             ("pictures/most-0.png".to_owned(), picture.clone()),
-            ("pictures/most-0-map.png".to_owned(), picture),
+            ("pictures/most-0-map.png".to_owned(), picture.clone()),
+            ("pictures/most-0-made-0.png".to_owned(), picture),
         ]),
     }
 }

@@ -36,8 +36,10 @@ mod activation;
 mod attention;
 mod axis_map;
 mod batch_norm;
+mod batch_norm_rows;
 #[doc = include_str!("candle_traps.md")]
 pub mod candle_traps {}
+mod channels_last;
 mod columns;
 mod convolution;
 mod cross_entropy;
@@ -67,10 +69,13 @@ mod softmax;
 mod squared_error;
 mod ssim;
 mod variance;
+mod window_attention;
 
 pub use activation::{Gelu, bias_gelu, gelu, silu, swiglu};
 pub use attention::{Attention, AttentionOptions, AttentionWeights, attention, attention_qkv};
 pub use batch_norm::{BatchNormed, BatchStatistics, RunningVariance, batch_norm, batch_norm_train};
+pub use batch_norm_rows::{batch_norm_rows, batch_norm_rows_train};
+pub use channels_last::ChannelsLastConv;
 pub use convolution::{conv_transpose2d, conv2d};
 pub use cross_entropy::{binary_cross_entropy, binary_cross_entropy_with_logits, softplus};
 pub use dropout::{Dropout, DropoutMasks};
@@ -90,3 +95,4 @@ pub use softmax::softmax;
 pub use squared_error::squared_error;
 pub use ssim::{SsimOptions, ssim};
 pub use variance::{VarianceGradient, layer_norm_with};
+pub use window_attention::{Windows, relative_positions, window_attention};

@@ -10,6 +10,7 @@ const MISSING: &str = include_str!("../../fixtures/missing-units.txt");
 fn units() -> Vec<conformance::Unit> {
     [
         advit_gmdn::conformance_units(),
+        anogan_trans::conformance_units(),
         datasets::conformance_units(),
         image_prep::conformance_units(),
         metrics::units::conformance_units(),

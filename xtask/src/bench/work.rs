@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{backbone, data, metrics, ops, train_step};
+use super::{anogan_trans, backbone, data, metrics, ops, train_step};
 
 /// A piece of work that is ready to be repeated.
 pub(crate) trait Work {
@@ -28,6 +28,8 @@ pub(crate) trait Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Case {
+    /// A step of two networks.
+    AnoganTrans(Box<anogan_trans::Case>),
     /// A network's forward pass.
     Backbone(backbone::Case),
     /// Image files to tensors.
@@ -44,6 +46,7 @@ impl Case {
     /// Makes the work ready: reads its inputs, builds what it needs.
     pub(crate) fn prepare(&self) -> Result<Box<dyn Work>> {
         Ok(match self {
+            Self::AnoganTrans(case) => Box::new(case.prepare()?),
             Self::Backbone(case) => Box::new(case.prepare()?),
             Self::Data(case) => Box::new(case.prepare()?),
             Self::Metrics(case) => Box::new(case.prepare()?),

@@ -31,7 +31,17 @@ pub(crate) fn pictures(files: &CellFiles) -> Result<Markup, Error> {
                 " (one scale for the category)"
             }
         }
+        @if let Some(row) = row(&files.cell.pictures) { p { "From left to right: " (row) "." } }
     })
+}
+
+/// What stands beside each other, where the method made pictures of its own.
+fn row(pictures: &[Picture]) -> Option<String> {
+    let first = pictures.iter().find(|picture| !picture.made.is_empty())?;
+    let mut parts = vec!["the image"];
+    parts.extend(first.overlay.as_ref().map(|_| "its anomaly map laid over it"));
+    parts.extend(first.made.iter().map(|made| made.name.as_str()));
+    Some(parts.join(", "))
 }
 
 fn one(files: &CellFiles, picture: &Picture) -> Result<Markup, Error> {
@@ -46,9 +56,18 @@ fn one(files: &CellFiles, picture: &Picture) -> Result<Markup, Error> {
         Some(name) => Some(self::image(files, name, &format!("anomaly map of {}", picture.id))?),
         None => None,
     };
+    let made = picture
+        .made
+        .iter()
+        .map(|made| self::image(files, &made.image, &format!("{} of {}", made.name, picture.id)))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(html! {
         figure.picture.wrong[wrong.is_some()] {
-            div.images { (image) @if let Some(overlay) = &overlay { (overlay) } }
+            div.images {
+                (image)
+                @if let Some(overlay) = &overlay { (overlay) }
+                @for made in &made { (made) }
+            }
             figcaption {
                 div { b { (words::score(f64::from(picture.score))) } " " span class=(format!("badge {label}")) { (label) } }
                 div.id title=(picture.id) { (picture.id) }

@@ -59,7 +59,7 @@ fn scores(images: &CellImages, kinds: &[&str]) -> Scores {
     };
     let maps: Vec<AnomalyMap> = (0..images.len()).map(map).collect();
     let totals = maps.iter().map(|map| map.data.iter().sum()).collect();
-    Scores { totals, terms: [].into(), maps }
+    Scores { totals, maps, ..Scores::default() }
 }
 
 #[test]
