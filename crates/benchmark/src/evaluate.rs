@@ -219,7 +219,7 @@ pub(crate) mod tests {
     use candle_core::{Device, Tensor};
     use image_prep::{Mask, Rgb8};
 
-    use super::{to_rgb8, evaluate, score, table, terms, test_metric};
+    use super::{evaluate, score, table, terms, test_metric, to_rgb8};
     use crate::test_set::{Batches, TestSet};
 
     const INFO: Info = Info {

@@ -52,8 +52,8 @@ mod words;
 
 pub use atomic::write as write_atomic;
 pub use cell::{
-    Cell, CurvePoint, Evaluation, MadePicture, Picture, PictureGroup, Provenance, Published, Results, Scale, Seconds,
-    Selection, Status, Term,
+    Cell, CurvePoint, Evaluation, MadePicture, Picture, PictureGroup, Provenance, Published, Results, Scale,
+    Seconds, Selection, Status, Term,
 };
 pub use error::Error;
 pub use files::CellFiles;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use report::{
-    Cell, CellFiles, CurvePoint, Error, Evaluation, Header, MadePicture, Picture, PictureGroup, Pixels, Provenance,
-    Published, Results, Scale, ScoreRow, ScoreTable, Seconds, Status, Term, json,
+    Cell, CellFiles, CurvePoint, Error, Evaluation, Header, MadePicture, Picture, PictureGroup, Pixels,
+    Provenance, Published, Results, Scale, ScoreRow, ScoreTable, Seconds, Status, Term, json,
 };
 
 /// A cell with something in every field, every text of which is `text`.

@@ -84,7 +84,13 @@ impl AnoganTrans {
         let device = self.options.device_name()?;
         let case = |order| {
             let (config, inputs) = (config.clone(), inputs.path().to_owned());
-            work::Case::AnoganTrans(Box::new(Case { config, order, losses: 4, device: device.clone(), inputs }))
+            work::Case::AnoganTrans(Box::new(Case {
+                config,
+                order,
+                losses: 4,
+                device: device.clone(),
+                inputs,
+            }))
         };
         let baseline = "PyTorch f32";
         let in_order = format!("{baseline}, the public code's order");
