@@ -2,7 +2,7 @@ use candle_core::{Tensor, Var};
 use conformance::{Case, Outputs, UnitError};
 
 use super::config::CaseConfig;
-use super::{device, put, to_host, to_tensor};
+use super::{put, to_host, to_tensor};
 use crate::loss::{latent, reconstruction, verdict};
 
 pub(super) fn losses(case: &Case) -> Result<Outputs, UnitError> {
@@ -54,7 +54,7 @@ pub(super) fn losses(case: &Case) -> Result<Outputs, UnitError> {
     gradients("d", &discriminator, &of_d)?;
 
     if case.has("in.pred_saturated") {
-        let saturated = to_tensor(case.input("in.pred_saturated")?)?.to_device(device())?;
+        let saturated = to_tensor(case.input("in.pred_saturated")?)?;
         put(&mut out, "bce_saturated_vs_one", to_host(&verdict(&saturated, true)?)?);
         put(&mut out, "bce_saturated_vs_zero", to_host(&verdict(&saturated, false)?)?);
     }
