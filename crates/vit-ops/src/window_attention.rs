@@ -273,7 +273,9 @@ impl<T: Real> Image<'_, T> {
                     highest = product;
                 }
             }
-            row.iter_mut().for_each(|product| *product -= highest);
+            for product in row {
+                *product -= highest;
+            }
         }
         // All rows in one vector, or few.
         exponentials(lanes, into, T::ZERO);
@@ -283,7 +285,9 @@ impl<T: Real> Image<'_, T> {
                 total += value;
             }
             let share = T::ONE / total;
-            row.iter_mut().for_each(|value| *value *= share);
+            for value in row {
+                *value *= share;
+            }
         }
     }
 }
