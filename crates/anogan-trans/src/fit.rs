@@ -52,7 +52,7 @@ enum NoiseSource {
     None,
     /// The same every time; drawn again from the stream's start when a run goes on.
     Fixed(Tensor),
-    Redrawn(Stream),
+    Redrawn(Box<Stream>),
 }
 
 /// How far a run has come.
@@ -116,7 +116,7 @@ impl<'a> Training<'a> {
         let noise = match config.noise {
             Noise::None => NoiseSource::None,
             Noise::Fixed => NoiseSource::Fixed(drawn(config, batch, &mut stream)?),
-            Noise::Redrawn => NoiseSource::Redrawn(stream),
+            Noise::Redrawn => NoiseSource::Redrawn(Box::new(stream)),
         };
         let shuffle = context.stream("shuffle");
         let place = Place {
@@ -255,7 +255,7 @@ impl<'a> Training<'a> {
         self.trainer.load_state(&checkpoint.tensors)?;
         self.shuffle = Stream::at(&saved.place.shuffle);
         if let (NoiseSource::Redrawn(stream), Some(position)) = (&mut self.noise, &saved.place.noise) {
-            *stream = Stream::at(position);
+            **stream = Stream::at(position);
         }
         self.place = saved.place;
         Ok(())

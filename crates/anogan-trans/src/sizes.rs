@@ -25,10 +25,12 @@ pub fn check_sizes(image: usize, patch: usize) -> Result<(), Error> {
         return Ok(());
     }
     let list = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    let mut expected = format!("one of {} for images of {image} pixels", list(&patches));
-    if patch.is_power_of_two() && patch >= 2 {
-        expected += &format!(" (or images of {} pixels)", 8 * patch);
-    }
+    let larger = if patch.is_power_of_two() && patch >= 2 {
+        format!(" (or images of {} pixels)", 8 * patch)
+    } else {
+        String::new()
+    };
+    let expected = format!("one of {} for images of {image} pixels{larger}", list(&patches));
     Err(Error::Size { what: "patch size", expected, found: patch.to_string() })
 }
 

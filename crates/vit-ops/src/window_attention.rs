@@ -457,8 +457,11 @@ mod tests {
     use crate::gradient_check::{check_gradients, normal, same};
     use candle_core::{DType, Tensor, Var};
 
-    /// Grids, windows, shifts: without and with one, several windows, one window, one token.
-    const ALL: [((usize, usize), (usize, usize), usize); 5] = [
+    /// Grid, window, shift.
+    type Cut = ((usize, usize), (usize, usize), usize);
+
+    /// Without and with a shift, several windows, one window, one token.
+    const ALL: [Cut; 5] = [
         ((4, 6), (2, 2), 0),
         ((4, 6), (2, 2), 1),
         ((6, 3), (3, 3), 2),

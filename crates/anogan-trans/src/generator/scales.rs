@@ -89,7 +89,7 @@ impl Merge {
 /// Four times the tokens, half as wide.
 #[derive(Debug, Clone)]
 pub(crate) struct Expand {
-    expand: Linear,
+    widening: Linear,
     norm: Norm,
     grid: (usize, usize),
 }
@@ -103,7 +103,7 @@ impl Expand {
         grid: (usize, usize),
     ) -> Result<Self, Error> {
         Ok(Self {
-            expand: parameters.linear(&join(prefix, "expand"), (dim, 2 * dim), false)?,
+            widening: parameters.linear(&join(prefix, "expand"), (dim, 2 * dim), false)?,
             norm: parameters.norm(&join(prefix, "norm"), dim / 2)?,
             grid,
         })
@@ -112,7 +112,7 @@ impl Expand {
     /// `(B, T, C)` to `(B, 4 T, C / 2)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let (batch, tokens, dim) = x.dims3()?;
-        let wide = self.expand.forward(x)?;
+        let wide = self.widening.forward(x)?;
         let moved = to_pixels(&wide, batch, self.grid, (2, dim / 2))?;
         self.norm.forward(&moved.reshape((batch, 4 * tokens, dim / 2))?)
     }

@@ -8,6 +8,9 @@ use crate::parameters::Parameters;
 use crate::trainer::{StepLosses, Trainer};
 use crate::{AnoTrans, Error, discriminator, generator};
 
+/// One of the losses.
+type Curve = fn(&StepLosses) -> f64;
+
 pub(super) fn train_step(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
     let all = weights(case)?;
@@ -55,7 +58,7 @@ pub(super) fn train_step(case: &Case) -> Result<Outputs, UnitError> {
         trainer.apply(&found)?;
         losses.push(found.losses);
     }
-    let curves: [(&str, fn(&StepLosses) -> f64); 7] = [
+    let curves: [(&str, Curve); 7] = [
         ("err_g", |l| l.generator),
         ("err_g_adv", |l| l.adversarial),
         ("err_g_con", |l| l.reconstruction),
