@@ -328,6 +328,8 @@ def main():
     for cell in json.loads((options.run / "summary.json").read_text()):
         if options.method not in (None, cell["method"]):
             continue
+        if cell["method"] not in ("pixel-knn", "transformaly") or cell["dataset"] != "fashion-mnist-sample":
+            continue
         folder = options.run / "cells" / cell["cell"]
         split = json.loads((folder / "split.json").read_text())
         split = {part: [parse_id(item) for item in split[part]] for part in ("train", "test")}

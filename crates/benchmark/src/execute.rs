@@ -85,7 +85,7 @@ impl Running<'_> {
             let mut context = FitContext::new(self.device.clone(), imprint.seed).with_harness(harness);
             context.precision = imprint.precision;
             context.cancellation = self.cancellation.clone();
-            context.features = self.spec.features.open();
+            context.features = self.spec.features.store();
             context.checkpoints = Box::new(JournalledCheckpoints {
                 journal: &journal,
                 checkpoints: DirectoryCheckpoints::new(self.work),

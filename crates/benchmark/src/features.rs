@@ -1,11 +1,12 @@
 //! Where frozen features are kept while cells run.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anomaly_core::{
-    DiskFeatureStore, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
+    DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
 };
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Where features of frozen backbones are kept, and how much of them.
@@ -40,8 +41,13 @@ impl Default for FeatureOptions {
 }
 
 impl FeatureOptions {
+    /// The store, opened when it is first used: most methods keep no features, and leave no folder behind.
+    pub(crate) fn store(&self) -> Arc<dyn FeatureStore> {
+        Arc::new(OnFirstUse { options: self.clone(), store: OnceLock::new() })
+    }
+
     /// The store. If the folder can't be used there is a warning, and features are kept in memory only.
-    pub(crate) fn open(&self) -> Arc<dyn FeatureStore> {
+    fn open(&self) -> Arc<dyn FeatureStore> {
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         if let Some(folder) = &self.folder {
             match DiskFeatureStore::open(&folder.path, folder.budget, self.precision) {
@@ -50,6 +56,36 @@ impl FeatureOptions {
             }
         }
         Arc::new(MemoryFeatureStore::with_precision(memory, self.precision))
+    }
+}
+
+/// A store that is opened when it is first used.
+struct OnFirstUse {
+    options: FeatureOptions,
+    store: OnceLock<Arc<dyn FeatureStore>>,
+}
+
+impl OnFirstUse {
+    fn store(&self) -> &dyn FeatureStore {
+        &**self.store.get_or_init(|| self.options.open())
+    }
+}
+
+impl FeatureStore for OnFirstUse {
+    fn get(&self, key: &FeatureKey) -> Result<Option<Tensor>, anomaly_core::Error> {
+        self.store().get(key)
+    }
+
+    fn put(&self, key: FeatureKey, feature: &Tensor) -> Result<bool, anomaly_core::Error> {
+        self.store().put(key, feature)
+    }
+
+    fn room(&self) -> Result<u64, anomaly_core::Error> {
+        self.store().room()
+    }
+
+    fn precision(&self) -> FeaturePrecision {
+        self.options.precision
     }
 }
 
@@ -67,11 +103,12 @@ mod tests {
         std::fs::write(&file, "no folder").unwrap();
         let of = |path| {
             let folder = Some(FeatureFolder { path, budget: 5000 });
-            FeatureOptions { memory: 700, folder, precision: FeaturePrecision::F16 }.open()
+            FeatureOptions { memory: 700, folder, precision: FeaturePrecision::F16 }.store()
         };
         assert_eq!(of(file).room().unwrap(), 700);
         let store = of(place.path().join("features"));
+        assert!(!place.path().join("features").exists());
         assert_eq!((store.room().unwrap(), store.precision()), (5000, FeaturePrecision::F16));
-        assert_eq!(FeatureOptions::default().open().room().unwrap(), 1 << 30);
+        assert_eq!(FeatureOptions::default().store().room().unwrap(), 1 << 30);
     }
 }
