@@ -186,7 +186,11 @@ fn wherever_features_are_kept_the_detector_has_the_same_bits() {
 fn rounded_features_change_a_little_and_say_so_by_the_store() {
     let scores = |precision| {
         let store = Arc::new(MemoryFeatureStore::with_precision(1 << 24, precision));
-        fitted(json!({"epochs": 1, "learning_rate": 1e-3}), store).0.into_iter().map(f64::from_bits).collect::<Vec<_>>()
+        fitted(json!({"epochs": 1, "learning_rate": 1e-3}), store)
+            .0
+            .into_iter()
+            .map(f64::from_bits)
+            .collect::<Vec<_>>()
     };
     let (exact, rounded) = (scores(FeaturePrecision::F32), scores(FeaturePrecision::F16));
     assert_ne!(exact, rounded);
