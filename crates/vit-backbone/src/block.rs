@@ -36,6 +36,7 @@ pub struct Block {
     scale1: Option<Tensor>,
     norm2: Norm,
     fc1: Linear,
+    mlp_norm: Option<Norm>,
     fc2: Linear,
     scale2: Option<Tensor>,
 }
@@ -153,6 +154,10 @@ impl Block {
         let (proj_bias, fc1_bias, fc2_bias) =
             (optional("attn.proj.bias"), optional("mlp.fc1.bias"), optional("mlp.fc2.bias"));
         let (scale1, scale2) = (optional("ls1.gamma"), optional("ls2.gamma"));
+        let mlp_norm = match (optional("mlp.norm.weight"), optional("mlp.norm.bias")) {
+            (Some(weight), Some(bias)) => Some(Norm { weight, bias, eps: config.norm_eps }),
+            _ => None,
+        };
         let mut take = |name: &str| {
             tensors.remove(name).ok_or_else(|| Error::MissingTensor {
                 tensor: name.to_owned(),
@@ -167,6 +172,7 @@ impl Block {
             scale1,
             norm2: Norm { weight: take("norm2.weight")?, bias: take("norm2.bias")?, eps: config.norm_eps },
             fc1: Linear::with_precision(take("mlp.fc1.weight")?, fc1_bias, precision)?,
+            mlp_norm,
             fc2: Linear::with_precision(take("mlp.fc2.weight")?, fc2_bias, precision)?,
             scale2,
             config,
@@ -221,15 +227,15 @@ impl Block {
 
     /// The feed-forward part up to its output layer.
     fn hidden(&self, normed: &Tensor) -> Result<Tensor, Error> {
-        let form = match self.config.activation {
-            Activation::GeluErf => Gelu::Erf,
-            Activation::QuickGelu => Gelu::Quick,
+        let hidden = match self.config.activation {
+            Activation::GeluErf => self.fc1.forward_gelu(normed, Gelu::Erf)?,
+            Activation::QuickGelu => self.fc1.forward_gelu(normed, Gelu::Quick)?,
             Activation::Swiglu => {
                 let both = self.fc1.forward_without_bias(normed)?;
-                return Ok(vit_ops::swiglu(&both, self.fc1.bias())?);
+                vit_ops::swiglu(&both, self.fc1.bias())?
             }
         };
-        Ok(self.fc1.forward_gelu(normed, form)?)
+        self.mlp_norm.as_ref().map_or(Ok(hidden.clone()), |norm| norm.forward(&hidden))
     }
 
     /// The tensors under this crate's names (timm's, queries, keys and values fused, gates packed), contiguous, in
@@ -238,7 +244,7 @@ impl Block {
     /// # Errors
     /// If a copy fails.
     pub fn named_tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
-        let mut out = Vec::with_capacity(14);
+        let mut out = Vec::with_capacity(16);
         let mut push = |name: &str, tensor: &Tensor| -> Result<(), Error> {
             out.push((name.to_owned(), tensor.contiguous()?));
             Ok(())
@@ -266,6 +272,10 @@ impl Block {
         push("norm2.weight", &self.norm2.weight)?;
         push("norm2.bias", &self.norm2.bias)?;
         linear(&mut push, "mlp.fc1", &self.fc1)?;
+        if let Some(norm) = &self.mlp_norm {
+            push("mlp.norm.weight", &norm.weight)?;
+            push("mlp.norm.bias", &norm.bias)?;
+        }
         linear(&mut push, "mlp.fc2", &self.fc2)?;
         if let Some(scale) = &self.scale2 {
             push("ls2.gamma", scale)?;

@@ -9,8 +9,7 @@ mod timm;
 use std::sync::LazyLock;
 
 use crate::described::Described;
-use crate::described::timm::architecture;
-use crate::{Error, Family, NameScheme, Normalisation, Recipe, VitConfig};
+use crate::{Family, NameScheme, Normalisation, Recipe, VitConfig};
 
 /// Where a checkpoint's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +25,12 @@ pub enum Location {
         file: Option<&'static str>,
         /// Branch, tag or commit; `main` if none.
         revision: Option<&'static str>,
+    },
+    /// A file that its authors publish themselves, to be fetched by hand: a file or directory of the entry's name is
+    /// loaded as the entry.
+    Elsewhere {
+        /// Where they say how to get it.
+        page: &'static str,
     },
 }
 
@@ -72,6 +77,7 @@ pub fn entries() -> &'static [Entry] {
     static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         let mut entries = vec![embedded()];
         entries.extend(timm::entries());
+        entries.extend(ibot());
         entries.extend(hugging_face::entries());
         entries
     });
@@ -95,13 +101,10 @@ pub fn nearest(name: &str, count: usize) -> Vec<String> {
     all.into_iter().take(count).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Refuses names of published families that this crate does not implement, with the reason.
-pub(crate) fn refuse_unsupported(name: &str) -> Result<(), Error> {
-    let bare = name.rsplit('/').next().unwrap_or(name);
-    if ["eva02", "eva-02", "eva_02"].iter().any(|start| bare.to_lowercase().starts_with(start)) {
-        return architecture("eva02", "").map(|_| ());
-    }
-    Ok(())
+/// The entry of a file or directory called like one that its authors publish themselves.
+pub(crate) fn of_file(path: &std::path::Path) -> Option<&'static Entry> {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() }?.to_str()?;
+    find(name).filter(|entry| matches!(entry.location, Location::Elsewhere { .. }))
 }
 
 const FILE: &str = "model.safetensors";
@@ -114,6 +117,23 @@ fn weight_file(repo: &str) -> Option<&'static str> {
 
 fn hub(repo: String) -> Location {
     Location::Hub { file: weight_file(&repo), repo, revision: None }
+}
+
+/// The teachers of iBOT (Zhou et al. 2021, arXiv 2111.07832), whose code is DINO's with masks.
+fn ibot() -> impl Iterator<Item = Entry> {
+    let sizes = [("small", (384, 12, 6)), ("base", (768, 12, 12)), ("large", (1024, 24, 16))];
+    sizes.into_iter().map(|(size, width)| Entry {
+        name: format!("vit_{size}_patch16_224_ibot"),
+        location: Location::Elsewhere { page: "https://github.com/bytedance/ibot" },
+        names: NameScheme::Timm,
+        config: VitConfig::new(Family::FbDino, width, 16, 224),
+        recipe: Recipe::Timm { fraction: 0.875 },
+        normalisation: Normalisation::Imagenet,
+        image_size: 224,
+        licence: "Apache-2.0",
+        gated: false,
+        note: "iBOT, the teacher's weights",
+    })
 }
 
 fn embedded() -> Entry {
@@ -173,6 +193,9 @@ mod tests {
             "openai/clip-vit-base-patch16",
             "vit_base_patch16_clip_224.openai",
             "vit_large_patch14_clip_336.openai",
+            "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
+            "timm/eva02_large_patch14_448.mim_m38m_ft_in1k",
+            "vit_base_patch16_224_ibot",
         ] {
             assert!(find(name).is_some(), "{name}");
         }
@@ -189,16 +212,5 @@ mod tests {
             nearest("vit_base_patch16_384.orig_in21k_ft_in1", 1),
             ["vit_base_patch16_384.orig_in21k_ft_in1k"]
         );
-    }
-
-    #[test]
-    fn eva02_is_refused_with_a_reason() {
-        for name in [
-            "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
-            "timm/eva02_large_patch14_448.mim_m38m_ft_in1k",
-        ] {
-            assert!(refuse_unsupported(name).unwrap_err().to_string().contains("EVA-02"), "{name}");
-        }
-        refuse_unsupported("vit_base_patch16_224.dino").unwrap();
     }
 }

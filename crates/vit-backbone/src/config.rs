@@ -19,6 +19,8 @@ pub enum Family {
     TimmDinov2Reg,
     /// timm's `DINOv3` (class `Eva`, rotary positions).
     TimmDinov3,
+    /// timm's EVA-02 (class `Eva`, a position table and rotary positions).
+    TimmEva02,
     /// `transformers` `ViTModel` (also DINO v1 as the hub carries it).
     HfVit,
     /// `transformers` `CLIPVisionModel`.
@@ -45,7 +47,7 @@ pub enum Activation {
     GeluErf,
     /// `x sigmoid(1.702 x)`: `OpenAI`'s CLIP.
     QuickGelu,
-    /// `silu(gate) * value`, then the output layer: the giant `DINOv2` and the larger `DINOv3`.
+    /// `silu(gate) * value`, then the output layer: the giant `DINOv2`, the larger `DINOv3` and EVA-02.
     Swiglu,
 }
 
@@ -55,7 +57,7 @@ pub enum Activation {
 pub enum QkvBias {
     /// All three.
     All,
-    /// Query and value, not the key (`DINOv3`).
+    /// Query and value, not the key (`DINOv3`, EVA-02).
     QueryValue,
     /// None.
     None,
@@ -93,6 +95,26 @@ pub enum Positions {
         /// Base of the geometric series of frequencies (100 in every published checkpoint).
         base: f64,
     },
+    /// Both: a table before block 0, and rotary positions on neighbouring channels by whole patches, counted as on the
+    /// reference's grid whatever the image's own (EVA-02).
+    TableAndRope {
+        /// How the table is brought to another grid.
+        resampling: Resampling,
+        /// Base of the geometric series of frequencies (10 000 in every published checkpoint).
+        base: f64,
+        /// Side of the square grid that the rotary positions were trained on (16 in every published checkpoint).
+        reference: usize,
+    },
+}
+
+impl Positions {
+    /// How the learned table is resampled, where there is one.
+    pub fn table(&self) -> Option<Resampling> {
+        match self {
+            Self::Table(resampling) | Self::TableAndRope { resampling, .. } => Some(*resampling),
+            Self::Rope { .. } => None,
+        }
+    }
 }
 
 /// What the pooled vector `(B, D)` of a network is.
@@ -111,6 +133,7 @@ pub enum Pooling {
 
 /// Sizes and options of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // independent facts about a block
 pub struct BlockConfig {
     /// Token width D.
     pub dim: usize,
@@ -130,6 +153,8 @@ pub struct BlockConfig {
     pub proj_bias: bool,
     /// Biases of the feed-forward layers.
     pub mlp_bias: bool,
+    /// Whether a layer norm stands in front of the feed-forward part's output layer.
+    pub mlp_norm: bool,
 }
 
 /// Sizes and options of a whole network.
@@ -171,6 +196,9 @@ pub struct VitConfig {
     pub proj_bias: bool,
     /// Biases of the feed-forward layers.
     pub mlp_bias: bool,
+    /// Whether a layer norm stands in front of each feed-forward part's output layer (the larger EVA-02).
+    #[serde(default)]
+    pub mlp_norm: bool,
     /// Position table or rotary positions.
     pub positions: Positions,
     /// What the pooled vector is.
@@ -182,7 +210,7 @@ pub struct VitConfig {
 impl VitConfig {
     /// What `family` does by default, for square patches and images.
     ///
-    /// `mlp_hidden` is `4 dim`; change any field afterwards. [`VitConfig::validate`] is called when a network is built.
+    /// `mlp_hidden` is `4 dim` (two thirds of that for EVA-02); change any field afterwards. [`VitConfig::validate`] is called when a network is built.
     pub const fn new(
         family: Family,
         (dim, depth, heads): (usize, usize, usize),
@@ -193,6 +221,7 @@ impl VitConfig {
             matches!(family, Family::TimmDinov3 | Family::HfDinov3),
             matches!(family, Family::TimmClip | Family::HfClipVision),
         );
+        let eva02 = matches!(family, Family::TimmEva02);
         Self {
             family,
             dim,
@@ -200,8 +229,12 @@ impl VitConfig {
             heads,
             patch: (patch, patch),
             trained_size: (trained_size, trained_size),
-            mlp_hidden: 4 * dim,
-            activation: if clip { Activation::QuickGelu } else { Activation::GeluErf },
+            mlp_hidden: if eva02 { 8 * dim / 3 } else { 4 * dim },
+            activation: match family {
+                Family::TimmClip | Family::HfClipVision => Activation::QuickGelu,
+                Family::TimmEva02 => Activation::Swiglu,
+                _ => Activation::GeluErf,
+            },
             norm_eps: match family {
                 Family::HfVit => 1e-12,
                 Family::TimmClip | Family::HfClipVision | Family::TimmDinov3 | Family::HfDinov3 => 1e-5,
@@ -216,20 +249,24 @@ impl VitConfig {
             pre_norm: clip,
             patch_bias: !clip,
             qkv_bias: match family {
-                Family::HfDinov3 => QkvBias::QueryValue,
+                Family::HfDinov3 | Family::TimmEva02 => QkvBias::QueryValue,
                 Family::TimmDinov3 => QkvBias::None,
                 _ => QkvBias::All,
             },
             proj_bias: true,
             mlp_bias: true,
+            mlp_norm: false,
             positions: if dinov3 {
                 Positions::Rope { base: 100.0 }
+            } else if eva02 {
+                Positions::TableAndRope { resampling: family.resampling(), base: 10_000.0, reference: 16 }
             } else {
                 Positions::Table(family.resampling())
             },
             pooling: match family {
                 Family::HfVit => Pooling::TanhPooler,
                 Family::TimmDinov3 => Pooling::Mean,
+                Family::TimmEva02 => Pooling::MeanThenNorm,
                 _ => Pooling::ClassToken,
             },
             classes: None,
@@ -271,7 +308,7 @@ impl VitConfig {
         if grid.0 == 0 || grid.1 == 0 {
             return refuse("trained_size", "at least one patch", format!("{:?}", self.trained_size));
         }
-        if let Positions::Rope { base } = self.positions {
+        if let Positions::Rope { base } | Positions::TableAndRope { base, .. } = self.positions {
             if !(self.dim / self.heads).is_multiple_of(4) {
                 let found = format!("a head width of {}", self.dim / self.heads);
                 return refuse(
@@ -283,6 +320,9 @@ impl VitConfig {
             if !(base.is_finite() && base > 0.0) {
                 return refuse("positions.rope.base", "a positive number", base.to_string());
             }
+        }
+        if let Positions::TableAndRope { reference: 0, .. } = self.positions {
+            return refuse("positions.table_and_rope.reference", "at least 1", "0".to_owned());
         }
         if !self.class_token && matches!(self.pooling, Pooling::ClassToken | Pooling::TanhPooler) {
             return refuse(
@@ -326,6 +366,7 @@ impl VitConfig {
             qkv_bias: self.qkv_bias,
             proj_bias: self.proj_bias,
             mlp_bias: self.mlp_bias,
+            mlp_norm: self.mlp_norm,
         }
     }
 }
@@ -337,9 +378,12 @@ impl Family {
     /// [`Resampling::BicubicAntialias`] for them.
     pub const fn resampling(self) -> Resampling {
         match self {
-            Self::TimmVit | Self::TimmClip | Self::TimmDinov2 | Self::TimmDinov2Reg | Self::HfDinov2Reg => {
-                Resampling::BicubicAntialias
-            }
+            Self::TimmVit
+            | Self::TimmClip
+            | Self::TimmDinov2
+            | Self::TimmDinov2Reg
+            | Self::TimmEva02
+            | Self::HfDinov2Reg => Resampling::BicubicAntialias,
             Self::HfVit | Self::HfClipVision | Self::HfDinov2 => Resampling::Bicubic,
             Self::FbDino | Self::FbDinov2 => Resampling::BicubicScaleFactorOffset,
             Self::PytorchPretrainedVit => Resampling::LinearAlignCorners,
@@ -399,12 +443,16 @@ mod tests {
 
     #[test]
     fn a_config_survives_json() {
-        for family in [Family::HfDinov3, Family::PytorchPretrainedVit, Family::TimmClip] {
+        for family in [Family::HfDinov3, Family::PytorchPretrainedVit, Family::TimmClip, Family::TimmEva02] {
             let config = VitConfig::new(family, (48, 2, 4), 8, 32);
             let text = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<VitConfig>(&text).unwrap(), config);
         }
         let text = serde_json::to_string(&VitConfig::new(Family::TimmVit, (48, 2, 4), 8, 32)).unwrap();
         assert!(serde_json::from_str::<VitConfig>(&text.replace("\"dim\"", "\"width\"")).is_err());
+        // Descriptions from before there was this field.
+        let older = text.replace("\"mlp_norm\":false,", "");
+        assert_ne!(older, text);
+        serde_json::from_str::<VitConfig>(&older).unwrap();
     }
 }

@@ -2,8 +2,8 @@
 //! trainable copies of blocks.
 //!
 //! All published families come down to one network, [`Vit`], described by a [`VitConfig`]: ViT (JAX weights through
-//! timm, transformers or `pytorch_pretrained_vit`), DINO, `DINOv2` with and without registers, `DINOv3`, CLIP's image
-//! tower. What differs between implementations is an option with the family's own value as its default: the epsilon of
+//! timm, transformers or `pytorch_pretrained_vit`), DINO, iBOT, `DINOv2` with and without registers, `DINOv3`, EVA-02, CLIP's
+//! image tower. What differs between implementations is an option with the family's own value as its default: the epsilon of
 //! the norms, the form of GELU, which biases exist, and above all how a position table comes to another image size
 //! ([`Resampling`]). Numbers of the reference implementations are checked case by case
 //! (`tests/fixtures/vit-backbone`).

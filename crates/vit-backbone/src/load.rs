@@ -52,13 +52,12 @@ impl Vit {
     /// The frozen network called `spec`:
     /// a catalogue name ([`catalogue`]), a directory or weight file, or a hub id (`owner/name`, with `@revision` if
     /// wanted). The last three need a `config.json` (transformers, timm or [`Description`](crate::Description)) or
-    /// [`LoadOptions::described`].
+    /// [`LoadOptions::described`]; files that the catalogue knows by name (iBOT's) need neither.
     ///
     /// # Errors
     /// [`Error::UnknownName`] with the nearest names; [`Error::Unsupported`] for architectures this crate lacks;
     /// [`Error::Pretrained`] where files cannot be found, fetched or read; and those of [`Vit::from_weights`].
     pub fn load(spec: &str, options: &LoadOptions) -> Result<Self, Error> {
-        catalogue::refuse_unsupported(spec)?;
         let (source, known) = find(spec)?;
         let weights = Weights::open(&source, &options.hub)?;
         let described = match (&options.described, known) {
@@ -76,7 +75,9 @@ fn load_described(
     mut described: Described,
     options: &LoadOptions,
 ) -> Result<Vit, Error> {
-    if let (Some(how), Positions::Table(table)) = (options.resampling, &mut described.config.positions) {
+    if let (Some(how), Positions::Table(table) | Positions::TableAndRope { resampling: table, .. }) =
+        (options.resampling, &mut described.config.positions)
+    {
         *table = how;
     }
     // Some `ViTModel` checkpoints hold a pooler and some do not, and no configuration says which.
@@ -114,6 +115,14 @@ fn find(spec: &str) -> Result<(Source, Option<Described>), Error> {
     if let Some(entry) = catalogue::find(spec) {
         let source = match &entry.location {
             Location::Embedded(name) => embedded(name)?,
+            Location::Elsewhere { page } => {
+                return Err(Error::Unsupported {
+                    what: format!("loading {spec:?} by its name"),
+                    reason: format!(
+                        "its authors publish it themselves ({page}): fetch it, call the file `{spec}.pth`, and name its path"
+                    ),
+                });
+            }
             Location::Hub { repo, file, revision } => Source::Hub {
                 repo: repo.clone(),
                 revision: revision.map(str::to_owned),
@@ -123,11 +132,12 @@ fn find(spec: &str) -> Result<(Source, Option<Described>), Error> {
         return Ok((source, Some(entry.described())));
     }
     let path = Path::new(spec);
+    let known = || catalogue::of_file(path).map(catalogue::Entry::described);
     if path.is_dir() {
-        return Ok((Source::Directory(path.to_owned()), None));
+        return Ok((Source::Directory(path.to_owned()), known()));
     }
     if path.is_file() {
-        return Ok((Source::File(path.to_owned()), None));
+        return Ok((Source::File(path.to_owned()), known()));
     }
     let (repo, revision) = match spec.split_once('@') {
         Some((repo, revision)) => (repo, Some(revision.to_owned())),

@@ -2,8 +2,8 @@
 //!
 //! Inside, the tensors of a block carry timm's names with queries, keys and values fused and gates packed:
 //! `norm1.{weight,bias}`, `attn.qkv.weight`, `attn.qkv.bias` (or `attn.q_bias`, `attn.v_bias`),
-//! `attn.proj.{weight,bias}`, `ls1.gamma`, `norm2.{weight,bias}`, `mlp.fc1.{weight,bias}`, `mlp.fc2.{weight,bias}`,
-//! `ls2.gamma`. Those outside of the blocks: `patch_embed.proj.{weight,bias}`, `cls_token`, `reg_token`, `pos_embed`,
+//! `attn.proj.{weight,bias}`, `ls1.gamma`, `norm2.{weight,bias}`, `mlp.fc1.{weight,bias}`, `mlp.norm.{weight,bias}`,
+//! `mlp.fc2.{weight,bias}`, `ls2.gamma`. Those outside of the blocks: `patch_embed.proj.{weight,bias}`, `cls_token`, `reg_token`, `pos_embed`,
 //! `norm_pre.{weight,bias}`, `norm.{weight,bias}`, `fc_norm.{weight,bias}`, `pooler.dense.{weight,bias}`,
 //! `head.{weight,bias}`.
 
@@ -27,6 +27,8 @@ pub enum NameScheme {
     Timm,
     /// timm's `Eva`: `DINOv3`.
     TimmEva,
+    /// timm's `Eva`: EVA-02.
+    TimmEva02,
     /// The authors' `.pth` files: DINO v1, `DINOv2`.
     Original,
     /// Hub files of `ViTModel`.
@@ -76,10 +78,13 @@ pub(crate) struct Names {
 struct BlockNames {
     norm1: &'static str,
     norm2: &'static str,
-    qkv: QkvNames,
+    /// The first is written; any is read.
+    qkv: &'static [QkvNames],
     proj: &'static str,
     scales: Option<[&'static str; 2]>,
     mlp: [&'static str; 2],
+    /// In front of the output layer.
+    mlp_norm: Option<&'static str>,
     /// The first is written; any is read.
     swiglu: &'static [GateNames],
     /// Buffers that hold nothing.
@@ -119,10 +124,11 @@ const TIMM: Names = Names {
     block: BlockNames {
         norm1: "norm1",
         norm2: "norm2",
-        qkv: QkvNames::Fused("attn.qkv", ["attn.q_bias", "attn.v_bias"]),
+        qkv: &[QkvNames::Fused("attn.qkv", ["attn.q_bias", "attn.v_bias"])],
         proj: "attn.proj",
         scales: Some(["ls1.gamma", "ls2.gamma"]),
         mlp: ["mlp.fc1", "mlp.fc2"],
+        mlp_norm: Some("mlp.norm"),
         swiglu: TIMM_SWIGLU,
         ignored: &[],
     },
@@ -144,6 +150,21 @@ const TIMM_EVA: Names = Names {
         ..TIMM.block
     },
     ..TIMM
+};
+
+const TIMM_EVA02: Names = Names {
+    registers: &[],
+    positions: Some("pos_embed"),
+    block: BlockNames {
+        qkv: &[
+            QkvNames::Fused("attn.qkv", ["attn.q_bias", "attn.v_bias"]),
+            // The larger ones have three layers.
+            QkvNames::Split(["attn.q_proj", "attn.k_proj", "attn.v_proj"]),
+        ],
+        scales: None,
+        ..TIMM_EVA.block
+    },
+    ..TIMM_EVA
 };
 
 const ORIGINAL: Names = Names {
@@ -169,14 +190,15 @@ const HF_VIT: Names = Names {
     block: BlockNames {
         norm1: "layernorm_before",
         norm2: "layernorm_after",
-        qkv: QkvNames::Split([
+        qkv: &[QkvNames::Split([
             "attention.attention.query",
             "attention.attention.key",
             "attention.attention.value",
-        ]),
+        ])],
         proj: "attention.output.dense",
         scales: None,
         mlp: ["intermediate.dense", "output.dense"],
+        mlp_norm: None,
         swiglu: &[],
         ignored: &[],
     },
@@ -213,10 +235,11 @@ const HF_CLIP: Names = Names {
     block: BlockNames {
         norm1: "layer_norm1",
         norm2: "layer_norm2",
-        qkv: QkvNames::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        qkv: &[QkvNames::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])],
         proj: "self_attn.out_proj",
         scales: None,
         mlp: ["mlp.fc1", "mlp.fc2"],
+        mlp_norm: None,
         swiglu: &[],
         ignored: &[],
     },
@@ -236,10 +259,11 @@ const HF_DINOV3: Names = Names {
     block: BlockNames {
         norm1: "norm1",
         norm2: "norm2",
-        qkv: QkvNames::Split(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+        qkv: &[QkvNames::Split(["attention.q_proj", "attention.k_proj", "attention.v_proj"])],
         proj: "attention.o_proj",
         scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
         mlp: ["mlp.up_proj", "mlp.down_proj"],
+        mlp_norm: None,
         swiglu: &[GateNames::Split(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"])],
         ignored: &[],
     },
@@ -259,10 +283,11 @@ const PYTORCH_PRETRAINED_VIT: Names = Names {
     block: BlockNames {
         norm1: "norm1",
         norm2: "norm2",
-        qkv: QkvNames::Split(["attn.proj_q", "attn.proj_k", "attn.proj_v"]),
+        qkv: &[QkvNames::Split(["attn.proj_q", "attn.proj_k", "attn.proj_v"])],
         proj: "proj",
         scales: None,
         mlp: ["pwff.fc1", "pwff.fc2"],
+        mlp_norm: None,
         swiglu: &[],
         ignored: &[],
     },
@@ -270,9 +295,10 @@ const PYTORCH_PRETRAINED_VIT: Names = Names {
 
 impl NameScheme {
     /// Every scheme.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Timm,
         Self::TimmEva,
+        Self::TimmEva02,
         Self::Original,
         Self::HfVit,
         Self::HfDinov2,
@@ -285,6 +311,7 @@ impl NameScheme {
         match self {
             Self::Timm => &TIMM,
             Self::TimmEva => &TIMM_EVA,
+            Self::TimmEva02 => &TIMM_EVA02,
             Self::Original => &ORIGINAL,
             Self::HfVit => &HF_VIT,
             Self::HfDinov2 => &HF_DINOV2,
@@ -313,6 +340,10 @@ impl NameScheme {
             if has(prefix, "patch_embed.proj.weight") {
                 let scheme = if has(prefix, "register_tokens") || has(prefix, "blocks.0.mlp.w12.weight") {
                     Self::Original
+                } else if has(prefix, "pos_embed")
+                    && (has(prefix, "blocks.0.attn.q_bias") || has(prefix, "blocks.0.attn.q_proj.bias"))
+                {
+                    Self::TimmEva02
                 } else if has(prefix, "pos_embed") {
                     Self::Timm
                 } else {
@@ -359,6 +390,12 @@ mod tests {
             Some((NameScheme::Timm, "module.backbone."))
         );
         assert_eq!(detect(&["patch_embed.proj.weight", "blocks.0.gamma_1"]), Some((NameScheme::TimmEva, "")));
+        for query in ["blocks.0.attn.q_bias", "blocks.0.attn.q_proj.bias"] {
+            assert_eq!(
+                detect(&["patch_embed.proj.weight", "pos_embed", query]),
+                Some((NameScheme::TimmEva02, ""))
+            );
+        }
         assert_eq!(
             detect(&["patch_embed.proj.weight", "pos_embed", "register_tokens"]),
             Some((NameScheme::Original, ""))

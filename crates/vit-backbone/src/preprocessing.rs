@@ -83,7 +83,7 @@ pub(crate) const fn family_recipe(family: Family) -> (Recipe, Normalisation) {
     match family {
         Family::TimmVit => (Recipe::Timm { fraction: 0.9 }, Normalisation::Half),
         Family::FbDino => (Recipe::Timm { fraction: 0.875 }, Normalisation::Imagenet),
-        Family::TimmClip => (Recipe::Timm { fraction: 0.9 }, Normalisation::Clip),
+        Family::TimmClip | Family::TimmEva02 => (Recipe::Timm { fraction: 0.9 }, Normalisation::Clip),
         Family::TimmDinov2 | Family::TimmDinov2Reg | Family::TimmDinov3 | Family::FbDinov2 => {
             (Recipe::Timm { fraction: 1.0 }, Normalisation::Imagenet)
         }

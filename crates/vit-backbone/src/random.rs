@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use random_streams::Stream;
 
 use crate::trainable::shapes;
-use crate::{Error, Pooling, Positions, VitConfig};
+use crate::{Error, Pooling, VitConfig};
 
 /// Standard deviation of random weights.
 const DEVIATION: f32 = 0.02;
@@ -30,7 +30,7 @@ pub(crate) fn tensors(
     add(config.registers > 0, "reg_token", &[1, config.registers, dim]);
     let grid = config.trained_grid();
     let rows = grid.0 * grid.1 + usize::from(config.class_token);
-    add(matches!(config.positions, Positions::Table(_)), "pos_embed", &[1, rows, dim]);
+    add(config.positions.table().is_some(), "pos_embed", &[1, rows, dim]);
     add(config.pre_norm, "norm_pre.weight", &[dim]);
     add(config.pre_norm, "norm_pre.bias", &[dim]);
     for block in 0..config.depth {

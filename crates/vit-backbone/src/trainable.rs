@@ -39,9 +39,10 @@ impl TrainableBlock {
         for (name, shape) in shapes(config) {
             let count: usize = shape.iter().product();
             let mut values = vec![0.0_f32; count];
-            if name.starts_with("ls") || (name.starts_with("norm") && name.ends_with("weight")) {
+            let norm = name.contains("norm");
+            if name.starts_with("ls") || (norm && name.ends_with("weight")) {
                 values.fill(1.0);
-            } else if name.starts_with("norm") {
+            } else if norm {
                 // Zero already.
             } else if let [rows, columns] = shape[..] {
                 let layers = match name.as_str() {
@@ -153,7 +154,7 @@ pub(crate) fn shapes(config: &BlockConfig) -> Vec<(String, Vec<usize>)> {
     let (dim, hidden) = (config.dim, config.mlp_hidden);
     let inner = if config.activation == Activation::Swiglu { 2 * hidden } else { hidden };
     let scale = config.layer_scale;
-    let entries: [(bool, &str, &[usize]); 16] = [
+    let entries: [(bool, &str, &[usize]); 18] = [
         (true, "norm1.weight", &[dim]),
         (true, "norm1.bias", &[dim]),
         (true, "attn.qkv.weight", &[3 * dim, dim]),
@@ -167,6 +168,8 @@ pub(crate) fn shapes(config: &BlockConfig) -> Vec<(String, Vec<usize>)> {
         (true, "norm2.bias", &[dim]),
         (true, "mlp.fc1.weight", &[inner, dim]),
         (config.mlp_bias, "mlp.fc1.bias", &[inner]),
+        (config.mlp_norm, "mlp.norm.weight", &[hidden]),
+        (config.mlp_norm, "mlp.norm.bias", &[hidden]),
         (true, "mlp.fc2.weight", &[dim, hidden]),
         (config.mlp_bias, "mlp.fc2.bias", &[dim]),
         (scale, "ls2.gamma", &[dim]),

@@ -61,9 +61,9 @@ pub struct Vit {
 
 /// What a grid of patches needs.
 #[derive(Debug, Clone)]
-enum Prepared {
-    Table(Tensor),
-    Angles(Rope),
+struct Prepared {
+    table: Option<Tensor>,
+    rope: Option<Rope>,
 }
 
 impl Vit {
@@ -218,28 +218,22 @@ impl Vit {
         &self.blocks
     }
 
-    /// Rotary positions for images of `height` by `width` pixels, or `None` where the network has a table: what its
+    /// Rotary positions for images of `height` by `width` pixels, or `None` where the network has none: what its
     /// blocks need in their [`BlockContext`].
     ///
     /// # Errors
     /// If the tensors cannot be made.
     pub fn rope(&self, height: usize, width: usize) -> Result<Option<Rope>, Error> {
-        match self.prepared(self.grid(height, width))? {
-            Prepared::Table(_) => Ok(None),
-            Prepared::Angles(rope) => Ok(Some(rope)),
-        }
+        Ok(self.prepared(self.grid(height, width))?.rope)
     }
 
     /// The position table `(1, rows, D)` for images of `height` by `width` pixels, resampled where their grid is not
-    /// the trained one; `None` for rotary positions. Its first row is the class token's where the checkpoint has one.
+    /// the trained one; `None` for rotary positions alone. Its first row is the class token's where the checkpoint has one.
     ///
     /// # Errors
     /// [`Error::FixedGrid`] if the grid differs and resampling is off.
     pub fn position_table(&self, height: usize, width: usize) -> Result<Option<Tensor>, Error> {
-        match self.prepared(self.grid(height, width))? {
-            Prepared::Table(table) => Ok(Some(table)),
-            Prepared::Angles(_) => Ok(None),
-        }
+        Ok(self.prepared(self.grid(height, width))?.table)
     }
 
     fn prepared(&self, grid: (usize, usize)) -> Result<Prepared, Error> {
@@ -247,18 +241,25 @@ impl Vit {
         if let Some((_, prepared)) = last.as_ref().filter(|(of, _)| *of == grid) {
             return Ok(prepared.clone());
         }
-        let prepared = match (self.config.positions, &self.positions) {
-            (Positions::Table(how), Some(table)) => {
-                Prepared::Table(resample_positions(table, self.config.trained_grid(), grid, how)?)
+        let table = match (self.config.positions.table(), &self.positions) {
+            (Some(how), Some(table)) => {
+                Some(resample_positions(table, self.config.trained_grid(), grid, how)?)
             }
-            (Positions::Rope { base }, _) => {
-                let width = self.config.dim / self.config.heads;
-                Prepared::Angles(Rope::new(grid, self.prefix_tokens(), width, base, &self.device)?)
-            }
-            (Positions::Table(_), None) => {
+            (Some(_), None) => {
                 return Err(Error::NoSuchOutput { output: "positions", reason: "the network has no table" });
             }
+            (None, _) => None,
         };
+        let (prefix, heads) = (self.prefix_tokens(), self.config.heads);
+        let width = self.config.dim / heads;
+        let rope = match self.config.positions {
+            Positions::Table(_) => None,
+            Positions::Rope { base } => Some(Rope::new(grid, prefix, width, base, &self.device)?),
+            Positions::TableAndRope { base, reference, .. } => {
+                Some(Rope::of_neighbours(grid, reference, prefix, (heads, width), base, &self.device)?)
+            }
+        };
+        let prepared = Prepared { table, rope };
         *last = Some((grid, prepared.clone()));
         Ok(prepared)
     }
@@ -276,7 +277,7 @@ impl Vit {
         let batch = images.dim(0)?;
         let mut patches = self.patches.forward(images)?;
         let mut class_token = self.class_token.clone();
-        if let Prepared::Table(table) = self.prepared(grid)? {
+        if let Some(table) = self.prepared(grid)?.table {
             let count = grid.0 * grid.1;
             let first = table.dim(1)? - count;
             patches = patches.broadcast_add(&table.narrow(1, first, count)?)?;

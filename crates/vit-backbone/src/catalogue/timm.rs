@@ -18,6 +18,13 @@ const GOOGLE_384: Timm = Timm { fraction: 1.0, ..GOOGLE };
 const DINO: Timm = Timm { normalisation: Normalisation::Imagenet, note: "DINO v1", ..GOOGLE };
 const DINOV2: Timm = Timm { fraction: 1.0, normalisation: Normalisation::Imagenet, ..GOOGLE };
 const DINOV3: Timm = Timm { licence: "dinov3-license", ..DINOV2 };
+const EVA02: Timm = Timm {
+    licence: "MIT",
+    normalisation: Normalisation::Clip,
+    note: "no norm before the pooling: block outputs are as they are",
+    ..GOOGLE
+};
+const EVA02_FINE: Timm = Timm { fraction: 1.0, ..EVA02 };
 const CLIP: Timm = Timm {
     licence: "MIT",
     normalisation: Normalisation::Clip,
@@ -26,8 +33,37 @@ const CLIP: Timm = Timm {
 };
 const CLIP_QUICK: Timm = Timm { note: "", ..CLIP };
 
+/// An architecture's name, its pretrained tags, and what they have in common.
+type Row = (&'static str, &'static [&'static str], Timm);
+
+const EVA02_ROWS: &[Row] = &[
+    ("eva02_tiny_patch14_224", &["mim_in22k"], EVA02),
+    ("eva02_small_patch14_224", &["mim_in22k"], EVA02),
+    ("eva02_base_patch14_224", &["mim_in22k"], EVA02),
+    ("eva02_large_patch14_224", &["mim_in22k", "mim_m38m"], EVA02),
+    ("eva02_tiny_patch14_336", &["mim_in22k_ft_in1k"], EVA02_FINE),
+    ("eva02_small_patch14_336", &["mim_in22k_ft_in1k"], EVA02_FINE),
+    (
+        "eva02_base_patch14_448",
+        &["mim_in22k_ft_in1k", "mim_in22k_ft_in22k", "mim_in22k_ft_in22k_in1k"],
+        EVA02_FINE,
+    ),
+    (
+        "eva02_large_patch14_448",
+        &[
+            "mim_in22k_ft_in1k",
+            "mim_in22k_ft_in22k",
+            "mim_in22k_ft_in22k_in1k",
+            "mim_m38m_ft_in1k",
+            "mim_m38m_ft_in22k",
+            "mim_m38m_ft_in22k_in1k",
+        ],
+        EVA02_FINE,
+    ),
+];
+
 pub(super) fn entries() -> Vec<Entry> {
-    let rows: &[(&str, &[&str], Timm)] = &[
+    let rows: &[Row] = &[
         ("vit_small_patch16_224", &["augreg_in21k", "augreg_in21k_ft_in1k"], GOOGLE),
         (
             "vit_base_patch16_224",
@@ -84,7 +120,7 @@ pub(super) fn entries() -> Vec<Entry> {
         ),
     ];
     let mut entries = Vec::new();
-    for (name, tags, timm) in rows {
+    for (name, tags, timm) in rows.iter().chain(EVA02_ROWS) {
         for tag in *tags {
             // Every row parses: a test walks through them.
             let Ok((config, names)) = architecture(name, tag) else { continue };
@@ -96,7 +132,12 @@ pub(super) fn entries() -> Vec<Entry> {
                 name: full,
                 names,
                 config,
-                recipe: Recipe::Timm { fraction: timm.fraction },
+                // Those of EVA-02 that went through ImageNet-22k take the whole image, squashed.
+                recipe: if name.starts_with("eva02_") && tag.contains("ft_in22k") {
+                    Recipe::PillowSquareBicubic
+                } else {
+                    Recipe::Timm { fraction: timm.fraction }
+                },
                 normalisation: timm.normalisation,
                 licence: timm.licence,
                 // Whether the mirrors of DINOv3 are gated is not known; a refusal by the hub says so itself.

@@ -13,8 +13,9 @@ pub(crate) fn architecture(architecture: &str, tag: &str) -> Result<(VitConfig, 
 
 /// Why an architecture is not read.
 fn refusal(architecture: &str) -> Error {
-    let reason = if architecture.starts_with("eva02") {
-        "EVA-02 (rotary positions on interpolated grids, gated MLP with an inner norm) is not implemented yet"
+    let reason = if architecture.starts_with("eva02_") {
+        "this variant of EVA-02 is not implemented; known are eva02_SIZE_patchP_RESOLUTION of sizes tiny, small, base and \
+         large"
     } else if architecture.starts_with("vit_") {
         "this variant of the ViT is not implemented; known are vit_SIZE_patchP_RESOLUTION, _dinov2, _reg4_dinov2, \
          _dinov3, _dinov3_qkvb, _clip_RESOLUTION and _clip_quickgelu_RESOLUTION"
@@ -24,7 +25,29 @@ fn refusal(architecture: &str) -> Error {
     Error::Unsupported { what: format!("timm architecture {architecture:?}"), reason: reason.to_owned() }
 }
 
+/// timm's EVA-02: its two larger sizes have a norm inside the feed-forward part.
+fn parse_eva02(architecture: &str) -> Option<(VitConfig, NameScheme)> {
+    let (size, rest) = architecture.strip_prefix("eva02_")?.split_once("_patch")?;
+    let (patch, side) = rest.split_once('_')?;
+    let (patch, side): (usize, usize) = (patch.parse().ok()?, side.parse().ok()?);
+    if patch == 0 || side < patch {
+        return None;
+    }
+    let (width, mlp_norm) = match size {
+        "tiny" => ((192, 12, 3), false),
+        "small" => ((384, 12, 6), false),
+        "base" => ((768, 12, 12), true),
+        "large" => ((1024, 24, 16), true),
+        _ => return None,
+    };
+    let config = VitConfig { mlp_norm, ..VitConfig::new(Family::TimmEva02, width, patch, side) };
+    Some((config, NameScheme::TimmEva02))
+}
+
 fn parse(architecture: &str, tag: &str) -> Option<(VitConfig, NameScheme)> {
+    if architecture.starts_with("eva02_") {
+        return parse_eva02(architecture);
+    }
     let (size, rest) = architecture.strip_prefix("vit_")?.split_once("_patch")?;
     let (patch, variant) = rest.split_once('_')?;
     let patch: usize = patch.parse().ok()?;
@@ -195,6 +218,10 @@ mod tests {
         let (config, names) = parse("vit_huge_plus_patch16_dinov3_qkvb", "lvd1689m");
         assert_eq!((config.heads, config.mlp_hidden, config.qkv_bias), (20, 5120, QkvBias::QueryValue));
         assert_eq!(names, NameScheme::TimmEva);
+        let (config, names) = parse("eva02_large_patch14_448", "mim_m38m_ft_in1k");
+        assert_eq!((config.mlp_hidden, config.mlp_norm, config.trained_grid()), (2730, true, (32, 32)));
+        assert_eq!((names, config.final_norm()), (NameScheme::TimmEva02, false));
+        assert!(!parse("eva02_small_patch14_224", "").0.mlp_norm);
         assert_eq!(parse("vit_base_patch16_clip_224", "openai").0.activation, Activation::QuickGelu);
         assert_eq!(parse("vit_base_patch16_clip_224", "laion2b").0.activation, Activation::GeluErf);
         assert_eq!(parse("vit_base_patch32_clip_quickgelu_224", "").0.activation, Activation::QuickGelu);
@@ -203,7 +230,7 @@ mod tests {
     #[test]
     fn other_architectures_are_refused_by_name() {
         for name in [
-            "eva02_base_patch14_448",
+            "eva02_enormous_patch14_clip_224",
             "vit_base_patch16_siglip_224",
             "vit_base_patch16_rope_224",
             "vit_giant_patch14_224",
@@ -214,6 +241,6 @@ mod tests {
             let message = architecture(name, "").unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
-        assert!(architecture("eva02_base_patch14_448", "").unwrap_err().to_string().contains("EVA-02"));
+        assert!(architecture("eva02_base_patch16_clip_224", "").unwrap_err().to_string().contains("EVA-02"));
     }
 }

@@ -33,7 +33,7 @@ impl NameScheme {
                     let scales = self.require(names.scales, "LayerScale")?;
                     out.push((scales[usize::from(layer == "ls2")].to_owned(), tensor.clone()));
                 }
-                "attn.qkv" => match names.qkv {
+                "attn.qkv" => match self.require(names.qkv.first(), "queries")? {
                     QkvNames::Fused(fused, _) => out.push((format!("{fused}.{kind}"), tensor.clone())),
                     QkvNames::Split(split) => {
                         for (part, layer) in split.iter().enumerate() {
@@ -44,12 +44,16 @@ impl NameScheme {
                 },
                 "attn" => {
                     let part = usize::from(kind != "q_bias");
-                    match names.qkv {
+                    match self.require(names.qkv.first(), "queries")? {
                         QkvNames::Fused(_, biases) => out.push((biases[part].to_owned(), tensor.clone())),
                         QkvNames::Split(split) => {
                             out.push((format!("{}.bias", split[2 * part]), tensor.clone()));
                         }
                     }
+                }
+                "mlp.norm" => {
+                    let norm = self.require(names.mlp_norm, "a norm inside the feed-forward part")?;
+                    out.push((format!("{norm}.{kind}"), tensor.clone()));
                 }
                 "mlp.fc1" if config.activation == Activation::Swiglu => {
                     match self.require(names.swiglu.first(), "a gated MLP")? {
@@ -91,11 +95,11 @@ pub(crate) fn read_block(
     let names = &scheme.names().block;
     let mut reader = Reader { scheme, names, config, checkpoint, start, read: Vec::with_capacity(14) };
     let dim = config.dim;
-    reader.norm(names.norm1, "norm1")?;
+    reader.norm(names.norm1, "norm1", dim)?;
     reader.queries_keys_values()?;
     reader.layer(names.proj, "attn.proj", [dim, dim], config.proj_bias)?;
     reader.scale(0)?;
-    reader.norm(names.norm2, "norm2")?;
+    reader.norm(names.norm2, "norm2", dim)?;
     reader.feed_forward()?;
     reader.scale(1)?;
     reader.finish()
@@ -118,9 +122,9 @@ impl Reader<'_, '_> {
         self.checkpoint.get(&format!("{}{theirs}", self.start), &axes)
     }
 
-    fn norm(&mut self, theirs: &str, ours: &str) -> Result<(), Error> {
+    fn norm(&mut self, theirs: &str, ours: &str, width: usize) -> Result<(), Error> {
         for kind in ["weight", "bias"] {
-            let tensor = self.get(&format!("{theirs}.{kind}"), &[self.config.dim])?;
+            let tensor = self.get(&format!("{theirs}.{kind}"), &[width])?;
             self.read.push((format!("{ours}.{kind}"), tensor));
         }
         Ok(())
@@ -149,12 +153,18 @@ impl Reader<'_, '_> {
     fn queries_keys_values(&mut self) -> Result<(), Error> {
         let dim = self.config.dim;
         let all = self.config.qkv_bias == QkvBias::All;
-        match self.names.qkv {
+        // The way that this file stores them; the scheme's own where none is there, for the message.
+        let stored = self.names.qkv.iter().find(|names| {
+            let (QkvNames::Fused(first, _) | QkvNames::Split([first, ..])) = names;
+            self.checkpoint.contains(&format!("{}{first}.weight", self.start))
+        });
+        let stored = self.scheme.require(stored.or(self.names.qkv.first()), "queries")?;
+        match stored {
             QkvNames::Fused(layer, _) => self.layer(layer, "attn.qkv", [3 * dim, dim], all)?,
-            QkvNames::Split(layers) => self.joined(&layers, "attn.qkv", [dim, dim], all)?,
+            QkvNames::Split(layers) => self.joined(layers, "attn.qkv", [dim, dim], all)?,
         }
         if self.config.qkv_bias == QkvBias::QueryValue {
-            let biases = match self.names.qkv {
+            let biases = match stored {
                 QkvNames::Fused(_, biases) => biases.map(str::to_owned),
                 QkvNames::Split([query, _, value]) => [format!("{query}.bias"), format!("{value}.bias")],
             };
@@ -181,6 +191,7 @@ impl Reader<'_, '_> {
         if self.config.activation != Activation::Swiglu {
             let [input, output] = self.names.mlp;
             self.layer(input, "mlp.fc1", [hidden, dim], bias)?;
+            self.inner_norm()?;
             return self.layer(output, "mlp.fc2", [dim, hidden], bias);
         }
         // The way to store gates that this file uses; the scheme's own where neither is there, for the message.
@@ -198,7 +209,17 @@ impl Reader<'_, '_> {
                 output
             }
         };
+        self.inner_norm()?;
         self.layer(output, "mlp.fc2", [dim, hidden], bias)
+    }
+
+    /// The norm in front of the feed-forward part's output layer, where there is one.
+    fn inner_norm(&mut self) -> Result<(), Error> {
+        if !self.config.mlp_norm {
+            return Ok(());
+        }
+        let name = self.scheme.require(self.names.mlp_norm, "a norm inside the feed-forward part")?;
+        self.norm(name, "mlp.norm", self.config.mlp_hidden)
     }
 
     fn finish(self) -> Result<Vec<(String, Tensor)>, Error> {
@@ -212,8 +233,13 @@ impl Reader<'_, '_> {
             tensor,
             checkpoint: self.checkpoint.label().to_owned(),
             reason: format!(
-                "a block here has {:?}, layer_scale {}, qkv bias {:?}, proj_bias {}, mlp_bias {}",
-                config.activation, config.layer_scale, config.qkv_bias, config.proj_bias, config.mlp_bias
+                "a block here has {:?}, layer_scale {}, qkv bias {:?}, proj_bias {}, mlp_bias {}, mlp_norm {}",
+                config.activation,
+                config.layer_scale,
+                config.qkv_bias,
+                config.proj_bias,
+                config.mlp_bias,
+                config.mlp_norm
             ),
         })
     }

@@ -45,7 +45,7 @@ impl Vit {
             registers: if config.registers > 0 { Some(parts.registers()?) } else { None },
             positions: match config.positions {
                 Positions::Rope { .. } => None,
-                Positions::Table(_) => Some(parts.table()?),
+                Positions::Table(_) | Positions::TableAndRope { .. } => Some(parts.table()?),
             },
             pre_norm: parts.norm_if(config.pre_norm, names.pre_norm, "a norm before block 0")?,
             blocks: (0..config.depth)

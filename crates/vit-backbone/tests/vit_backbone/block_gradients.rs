@@ -34,6 +34,7 @@ fn cases() -> Vec<Case> {
         qkv_bias: QkvBias::All,
         proj_bias: true,
         mlp_bias: true,
+        mlp_norm: false,
     };
     let bare = BlockConfig { qkv_bias: QkvBias::None, proj_bias: false, mlp_bias: false, ..plain };
     let mut cases = Vec::new();
@@ -46,9 +47,16 @@ fn cases() -> Vec<Case> {
         }
     }
     let dinov3 = BlockConfig { qkv_bias: QkvBias::QueryValue, layer_scale: true, ..plain };
+    let eva02 = BlockConfig {
+        qkv_bias: QkvBias::QueryValue,
+        activation: Activation::Swiglu,
+        mlp_norm: true,
+        ..plain
+    };
     for dropout in [false, true] {
         cases.push(Case { config: dinov3, rope: true, dropout });
         cases.push(Case { config: plain, rope: true, dropout });
+        cases.push(Case { config: eva02, rope: true, dropout });
     }
     cases
 }
@@ -166,7 +174,10 @@ impl Plain<'_> {
         let context = self.attention(&self.norm(x, tensors, "norm1"), tensors);
         let branch = Masks::apply(self.masks, 1, &Self::linear(&context, tensors, "attn.proj"));
         let x = (x + Self::scaled(branch, tensors, "ls1.gamma")).unwrap();
-        let hidden = self.hidden(&self.norm(&x, tensors, "norm2"), tensors);
+        let mut hidden = self.hidden(&self.norm(&x, tensors, "norm2"), tensors);
+        if self.config.mlp_norm {
+            hidden = self.norm(&hidden, tensors, "mlp.norm");
+        }
         let branch = Masks::apply(self.masks, 2, &Self::linear(&hidden, tensors, "mlp.fc2"));
         (&x + Self::scaled(branch, tensors, "ls2.gamma")).unwrap()
     }

@@ -3,7 +3,9 @@
 
 mod block_gradients;
 mod counting_allocator;
+mod eva02;
 mod fixtures;
+mod ibot;
 mod loading;
 mod memory;
 mod other_implementations;
@@ -80,6 +82,8 @@ fn every_family() -> Vec<(NameScheme, VitConfig)> {
                 ..small(Family::TimmDinov3)
             },
         ),
+        (NameScheme::TimmEva02, small(Family::TimmEva02)),
+        (NameScheme::TimmEva02, VitConfig { mlp_norm: true, ..small(Family::TimmEva02) }),
         (NameScheme::Original, small(Family::FbDino)),
         (NameScheme::Original, original_registers),
         (NameScheme::HfVit, small(Family::HfVit)),

@@ -76,9 +76,9 @@ fn names_that_lead_nowhere_are_answered_with_neighbours() {
     let offline = LoadOptions::default();
     let error = Vit::load("dinov2-smal-b9", &offline).unwrap_err();
     has(&error.to_string(), &["dinov2-smal-b9", "dinov2-small-b9"]);
-    let error = Vit::load("eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", &offline).unwrap_err();
+    let error = Vit::load("vit_base_patch16_224_ibot", &offline).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }));
-    has(&error.to_string(), &["EVA-02", "not implemented"]);
+    has(&error.to_string(), &["vit_base_patch16_224_ibot.pth", "github.com/bytedance/ibot"]);
     // No network and no cache: the hub is never asked.
     let error = Vit::load("facebook/dinov2-small", &offline).unwrap_err();
     assert!(matches!(error, Error::Pretrained(_)), "{error}");
@@ -94,7 +94,7 @@ fn configurations_of_other_networks_are_refused() {
         (json!({"model_type": "vit", "num_channels": 1}), &["num_channels", "3"]),
         (json!({"model_type": "vit", "hidden_size": "big"}), &["hidden_size", "whole number"]),
         (json!({"model_type": "clip"}), &["vision_config"]),
-        (json!({"architecture": "eva02_base_patch14_224"}), &["EVA-02"]),
+        (json!({"architecture": "eva02_base_patch16_clip_224"}), &["EVA-02"]),
         (json!({"architecture": "vit_base_patch16_siglip_224"}), &["vit_base_patch16_siglip_224"]),
         (
             json!({"architecture": "vit_base_patch16_224", "model_args": {"class_token": false}}),
