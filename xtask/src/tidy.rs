@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("vit-ops", &["random-streams"]),
     ("density-heads", &["vit-ops", "random-streams"]),
     ("anomaly-core", &["image-prep", "random-streams"]),
+    ("cnn-backbone", &["vit-ops", "pretrained", "image-prep", "random-streams"]),
     ("vit-backbone", &["vit-ops", "pretrained", "image-prep", "random-streams"]),
     ("dataset-fetch", &[]),
     ("datasets", &["anomaly-core", "image-prep"]),
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const METHOD_MAY: &[&str] = &[
     "anomaly-core",
     "vit-backbone",
+    "cnn-backbone",
     "vit-ops",
     "density-heads",
     "optim",
@@ -87,7 +89,7 @@ fn allowed<'a>(name: &str, ours: &BTreeMap<&'a str, &Package>) -> Option<BTreeSe
     let is_method =
         |k: &str| !TOP.contains(&k) && k != REGISTRY && !LAYERS.iter().any(|(layer, _)| *layer == k);
     if name == REGISTRY {
-        let below = ["anomaly-core", "vit-backbone"];
+        let below = ["anomaly-core", "vit-backbone", "cnn-backbone"];
         return Some(ours.keys().copied().filter(|k| is_method(k) || below.contains(k)).collect());
     }
     Some(ours.keys().copied().filter(|k| METHOD_MAY.contains(k)).collect())

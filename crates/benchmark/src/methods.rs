@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anomaly_core::{Detector, Method, Precision};
+use anomaly_core::{Detector, Method};
 use candle_core::Device;
 use registry::{Backbones, HubBackbones, Resources};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl Methods {
             .map(str::to_owned);
         let hash = backbone.as_deref().map(|name| self.weights_sha256(name)).transpose();
         let (weights_sha256, problem) = hash.map_or_else(|why| (None, Some(why)), |hash| (hash, None));
-        let revisions = BTreeMap::from([
+        let mut revisions = BTreeMap::from([
             ("anomaly-core".to_owned(), anomaly_core::REVISION),
             ("benchmark".to_owned(), crate::REVISION),
             ("datasets".to_owned(), datasets::REVISION),
@@ -70,6 +70,9 @@ impl Methods {
             ("vit-backbone".to_owned(), vit_backbone::REVISION),
             (method.info.name.to_owned(), method.info.revision),
         ]);
+        if let Some(revision) = backbone.as_deref().and_then(registry::resnet_revision) {
+            revisions.insert("cnn-backbone".to_owned(), revision);
+        }
         Ok(Resolved { config, backbone, weights_sha256, revisions, problem })
     }
 
@@ -78,11 +81,8 @@ impl Methods {
         if let Some(why) = self.missing.borrow().get(name) {
             return Err(why.clone());
         }
-        // Hashes are of files: any precision will do.
-        self.backbones.load(name, Precision::F32).map(|vit| vit.identity().sha256.clone()).map_err(|e| {
-            let why = e.to_string();
+        self.backbones.weights_sha256(name).inspect_err(|why| {
             self.missing.borrow_mut().insert(name.to_owned(), why.clone());
-            why
         })
     }
 

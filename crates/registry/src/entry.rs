@@ -41,6 +41,8 @@ pub struct MethodEntry {
 /// `load(&DetectorReader, Option<Arc<Vit>>, &Device)`.
 ///
 /// `alone`: there is none; the type has `new(Config)`, the detector's `load(&DetectorReader, &Device)`.
+///
+/// `either`: as `needed`, but the backbone is the crate's own `Backbone`, made from an `Arc<Vit>` or an `Arc<ResNet>`.
 macro_rules! entry {
     (alone, $method:ident, $type:ident, $detector:ident) => {
         $crate::entry::MethodEntry {
@@ -82,6 +84,27 @@ macro_rules! entry {
             },
         }
     };
+    (either, $method:ident, $type:ident, $detector:ident) => {
+        $crate::entry::MethodEntry {
+            info: &$method::INFO,
+            default_config: $crate::entry::default_config::<$method::Config>,
+            check_config: $crate::entry::check_config::<$method::Config>,
+            backbone: |overrides, asked| {
+                anomaly_core::parse_config::<$method::Config>(overrides)?;
+                Ok(asked.or($method::INFO.default_backbone))
+            },
+            build: |overrides, resources| {
+                let config = anomaly_core::parse_config::<$method::Config>(overrides)?;
+                let network = resources.needed_network(&$method::INFO)?;
+                Ok(Box::new($method::$type::new(config, $crate::entry::either!($method, network))?))
+            },
+            load: |directory, resources| {
+                let reader = $crate::entry::open(directory, resources, &$method::INFO)?;
+                let network = resources.network_named_by(&reader, &$method::INFO)?;
+                Ok(Box::new($method::$detector::load(&reader, $crate::entry::either!($method, network))?))
+            },
+        }
+    };
     (optional, $method:ident, $type:ident) => {
         $crate::entry::MethodEntry {
             info: &$method::INFO,
@@ -106,6 +129,17 @@ macro_rules! entry {
     };
 }
 pub(crate) use entry;
+
+/// A method's own backbone type of a network.
+macro_rules! either {
+    ($method:ident, $network:ident) => {
+        match $network {
+            $crate::backbones::Network::Vit(vit) => $method::Backbone::from(vit),
+            $crate::backbones::Network::ResNet(network) => $method::Backbone::from(network),
+        }
+    };
+}
+pub(crate) use either;
 
 pub(crate) fn default_config<C: MethodConfig>() -> Value {
     // A configuration is a struct of plain values: it always has a JSON form.

@@ -27,7 +27,7 @@ mod entry;
 mod error;
 mod methods;
 
-pub use backbones::{Backbones, HubBackbones, Resources};
+pub use backbones::{Backbones, HubBackbones, Resources, resnet_revision};
 pub use entry::{Build, Load, MethodEntry};
 pub use error::Error;
 pub use methods::{find, methods};

@@ -11,6 +11,8 @@ static METHODS: &[MethodEntry] = &[
     entry!(alone, anogan_trans, AnoTrans, AnoTransDetector),
     entry!(needed, transformaly, Transformaly, TransformalyDetector),
     entry!(optional, pixel_knn, PixelKnn),
+    entry!(needed, kdad, Kdad, KdadDetector),
+    entry!(either, simplenet, SimpleNet, SimpleNetDetector),
 ];
 
 /// All methods.
@@ -49,6 +51,7 @@ mod tests {
         TrainingFingerprint,
     };
     use candle_core::{Device, Tensor};
+    use cnn_backbone::{BlockKind, ResNet, ResNetConfig};
     use serde_json::{Value, json};
     use vit_backbone::{Family, Vit, VitConfig};
 
@@ -173,5 +176,50 @@ mod tests {
         let message =
             (entry.load)(folder.path(), &Resources { backbones: &other, ..resources }).err().unwrap();
         assert!(message.to_string().contains("sha256"), "{message}");
+    }
+
+    /// One small random residual network under any name.
+    struct TinyResNet(Arc<ResNet>);
+
+    impl Backbones for TinyResNet {
+        fn load(&self, name: &str, _: Precision) -> Result<Arc<Vit>, vit_backbone::Error> {
+            Err(vit_backbone::Error::UnknownName { name: name.into(), nearest: vec![] })
+        }
+        fn load_resnet(&self, _: &str) -> Result<Arc<ResNet>, cnn_backbone::Error> {
+            Ok(Arc::clone(&self.0))
+        }
+    }
+
+    #[test]
+    fn a_method_of_either_kind_gets_the_network_that_the_name_says() {
+        let entry = find("simplenet").unwrap();
+        let config = ResNetConfig { kind: BlockKind::Basic, blocks: [1; 4], stem: 4, width: 4 };
+        let mut stream = anomaly_core::Streams::new(0).stream("init");
+        let tiny = TinyResNet(Arc::new(ResNet::random(config, &mut stream, &Device::Cpu).unwrap()));
+        assert_eq!(tiny.weights_sha256("resnet18.tv_in1k").unwrap(), tiny.0.identity().sha256);
+        assert!(tiny.weights_sha256("dinov2-small-b9").unwrap_err().contains("dinov2-small-b9"));
+        let precision = Precision::F32;
+        let resources = |backbone| Resources { backbones: &tiny, backbone, device: Device::Cpu, precision };
+        let config = json!({"image_size": 16, "epochs": 1, "hidden_dim": 4});
+        // The published one is a residual network.
+        let method = (entry.build)(&config, &resources(None)).unwrap();
+        assert_eq!(method.config()["layers"], json!([2, 3]));
+        let refused = (entry.build)(&config, &resources(Some("dinov2-small-b9"))).err().unwrap().to_string();
+        assert!(refused.contains("dinov2-small-b9"), "{refused}");
+        let on_vits_only = Tiny::new(0);
+        let other = Resources { backbones: &on_vits_only, ..resources(None) };
+        assert!((entry.build)(&config, &other).err().unwrap().to_string().contains("wide_resnet50_2"));
+
+        let detector = method.fit(&mut Greys, &mut FitContext::new(Device::Cpu, 0)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let training = TrainingFingerprint { images: 4, sha256: String::new() };
+        let (info, preprocess) = (method.info(), method.preprocess());
+        let mut writer = DetectorWriter::new(folder.path(), info, preprocess, precision, 0, training);
+        detector.save(&mut writer).unwrap();
+        writer.finish().unwrap();
+        // The detector names its network: a random one's name says nothing, so it is given.
+        let loaded = (entry.load)(folder.path(), &resources(Some("resnet"))).unwrap();
+        let images = Greys.get(&[0, 3]).unwrap();
+        assert_eq!(loaded.score(&images).unwrap().scores, detector.score(&images).unwrap().scores);
     }
 }
