@@ -194,9 +194,8 @@ impl Planner<'_> {
             }
             Err(e) => problem = problem.or(Some(e)),
         }
-        let Identity { method, dataset, protocol, category, .. } = &identity;
         let spec = CellSpec {
-            published: self.published.find(method, dataset, protocol, category).cloned(),
+            published: self.published.find(&identity).cloned(),
             identity,
             registered: entry.dataset.clone(),
             root: entry.root.clone(),

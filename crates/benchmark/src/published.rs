@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::toml_file::{Table, TomlFile};
+use crate::{Error, Identity};
 
 /// A published figure of a method on a data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct PublishedFigure {
     pub protocol: String,
     /// The category; `None` for a mean over all of them.
     pub category: Option<String>,
+    /// The backbone that it was published for; `None` if that need not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<String>,
     /// Which figure, as `report::Evaluation` calls it.
     pub metric: String,
     /// The figure, a fraction in `[0, 1]`.
@@ -38,7 +41,8 @@ impl PublishedFigure {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PublishedFigures(Vec<PublishedFigure>);
 
-const FIELDS: [&str; 7] = ["method", "dataset", "protocol", "category", "metric", "value", "source"];
+const FIELDS: [&str; 8] =
+    ["method", "dataset", "protocol", "category", "backbone", "metric", "value", "source"];
 
 impl PublishedFigures {
     /// Reads every TOML file of `folder`, in the order of their names. Each holds `[[figure]]` tables.
@@ -68,21 +72,24 @@ impl PublishedFigures {
         Ok(Self(figures))
     }
 
-    /// The figure for this cell: its own category's, else the mean's.
+    /// The figure for this cell: its own category's, else the mean's. A figure of another backbone is none for it. Where
+    /// its method's configuration says by which figure an epoch is chosen (`monitor`), published figures of that kind
+    /// come first: papers give image and pixel figures of runs of their own.
     ///
     /// The mean over all categories stands beside each category's figure, because papers often give nothing else; its
     /// source says so.
-    pub fn find(
-        &self,
-        method: &str,
-        dataset: &str,
-        protocol: &str,
-        category: &str,
-    ) -> Option<&PublishedFigure> {
-        let mut fitting =
-            self.0.iter().filter(|f| f.method == method && f.dataset == dataset && f.protocol == protocol);
-        let own = fitting.clone().find(|f| f.category.as_deref() == Some(category));
-        own.or_else(|| fitting.find(|f| f.category.is_none()))
+    pub fn find(&self, cell: &Identity) -> Option<&PublishedFigure> {
+        let Identity { method, dataset, protocol, category, backbone, config, .. } = cell;
+        let fits = |f: &&PublishedFigure| {
+            f.method == *method
+                && f.dataset == *dataset
+                && f.protocol == *protocol
+                && (f.backbone.is_none() || f.backbone == *backbone)
+                && f.category.as_ref().is_none_or(|own| own == category)
+        };
+        let monitor = config.get("monitor").and_then(serde_json::Value::as_str).unwrap_or("image_auroc");
+        // The first of those that fit best.
+        self.0.iter().filter(fits).min_by_key(|f| (f.metric != monitor, f.category.is_none()))
     }
 }
 
@@ -108,6 +115,7 @@ fn figure(table: &Table<'_>) -> Result<PublishedFigure, Error> {
         dataset: text("dataset")?,
         protocol: text("protocol")?,
         category,
+        backbone: table.get("backbone").map(|field| field.string().map(str::to_owned)).transpose()?,
         metric,
         value,
         source,
@@ -117,7 +125,10 @@ fn figure(table: &Table<'_>) -> Result<PublishedFigure, Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::PublishedFigures;
+    use crate::Identity;
 
     const MEAN: &str = "[[figure]]\nmethod = \"m\"\ndataset = \"d\"\nprotocol = \"p\"\nmetric = \"image_auroc\"\n\
                         value = 0.9\nsource = \"paper\"\n";
@@ -128,14 +139,48 @@ mod tests {
         PublishedFigures::read(folder.path())
     }
 
+    /// A cell of method `m` on data set `d`.
+    fn cell(protocol: &str, category: &str, backbone: &str, config: serde_json::Value) -> Identity {
+        Identity {
+            method: "m".into(),
+            config,
+            backbone: Some(backbone.into()),
+            dataset: "d".into(),
+            protocol: protocol.into(),
+            category: category.into(),
+            ..crate::spec::tests::spec().identity
+        }
+    }
+
     #[test]
     fn a_category_has_its_own_figure_before_the_mean() {
         let own = MEAN.replace("value = 0.9", "value = 0.8\ncategory = \"c\"");
         let figures = read(&format!("{MEAN}{own}")).unwrap();
-        assert_eq!(figures.find("m", "d", "p", "c").unwrap().value, 0.8);
-        let mean = figures.find("m", "d", "p", "other").unwrap();
+        let find = |protocol, category| figures.find(&cell(protocol, category, "b", json!({})));
+        assert_eq!(find("p", "c").unwrap().value, 0.8);
+        let mean = find("p", "other").unwrap();
         assert_eq!((mean.value, mean.source.as_str()), (0.9, "paper (mean over all categories)"));
-        assert!(figures.find("m", "d", "q", "c").is_none());
+        assert!(find("q", "c").is_none());
+    }
+
+    #[test]
+    fn backbones_and_kinds_of_figures_are_told_apart() {
+        let of = |backbone: &str, metric: &str, value: &str| {
+            let figure = MEAN.replace("image_auroc", metric).replace("0.9", value);
+            format!("{figure}backbone = \"{backbone}\"\n")
+        };
+        let figures = read(&format!(
+            "{}{}{}",
+            of("small", "image_auroc", "0.5"),
+            of("large", "pixel_auroc", "0.6"),
+            of("large", "image_auroc", "0.7")
+        ));
+        let figures = figures.unwrap();
+        let find = |backbone, config| figures.find(&cell("p", "c", backbone, config)).map(|f| f.value);
+        assert_eq!(find("small", json!({})), Some(0.5));
+        assert_eq!(find("large", json!({})), Some(0.7));
+        assert_eq!(find("large", json!({"monitor": "pixel_auroc"})), Some(0.6));
+        assert_eq!(find("other", json!({})), None);
     }
 
     #[test]

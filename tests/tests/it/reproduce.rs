@@ -281,6 +281,8 @@ fn profiles_of_the_project_can_be_planned() {
         ("quick", "20 cells"),
         ("smoke", "14 cells"),
         ("paper-anogan-trans", " cells"),
+        ("paper-generalad", " cells"),
+        ("paper-generalad-few-shot", " cells"),
         ("paper-transformaly", " cells"),
     ] {
         let out = tempfile::tempdir().unwrap();
