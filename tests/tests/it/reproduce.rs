@@ -278,7 +278,7 @@ fn what_cannot_be_meant_is_refused_with_its_line() {
 #[test]
 fn profiles_of_the_project_can_be_planned() {
     for (name, cells) in [
-        ("quick", "20 cells"),
+        ("quick", "22 cells"),
         ("smoke", "14 cells"),
         ("paper-anogan-trans", " cells"),
         ("paper-generalad", " cells"),
