@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anomaly_core::{DataError, EvalSpec, Images, MethodError, ValidationImages, write_atomic};
-use datasets::{CheckReport, Dataset, LoadOptions, Problem, ProblemKind, Split, SplitOptions, Task, TrainingSet};
+use datasets::{
+    CheckReport, Dataset, LoadOptions, Problem, ProblemKind, Split, SplitOptions, Task, TrainingSet,
+};
 use image_prep::{Mask, Preprocess, Rgb8};
 use serde::{Deserialize, Serialize};
 
