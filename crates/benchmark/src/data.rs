@@ -4,13 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anomaly_core::{DataError, EvalSpec, Images, MethodError, ValidationImages, write_atomic};
-use datasets::{CheckReport, Dataset, Problem, ProblemKind, Split, SplitOptions, Task, TrainingSet};
+use datasets::{
+    CheckReport, Dataset, LoadOptions, Problem, ProblemKind, Split, SplitOptions, Task, TrainingSet,
+};
 use image_prep::{Mask, Preprocess, Rgb8};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Defects;
 use crate::test_set::{Batches, TestSet};
 use crate::{Error, Identity};
+
+/// What the training images that are kept for later epochs may hold: those of small settings, which would else be decoded
+/// and drawn again in each of many epochs.
+const KEPT_BYTES: usize = 256 << 20;
 
 /// A data set, opened.
 #[derive(Clone)]
@@ -135,7 +141,9 @@ impl CellImages {
     /// What the method learns from.
     pub(crate) fn training(&self) -> Result<TrainingSet, Error> {
         let items = self.split.train.clone();
-        Ok(TrainingSet::new(self.source.dataset.clone(), items, self.preprocess.clone())?)
+        let set = TrainingSet::new(self.source.dataset.clone(), items, self.preprocess.clone())?;
+        // Methods that train from scratch go through it hundreds of times.
+        Ok(set.with_options(LoadOptions { cache_bytes: KEPT_BYTES, ..LoadOptions::default() })?)
     }
 
     /// Whether there are images that the fit does not see.

@@ -278,12 +278,17 @@ fn what_cannot_be_meant_is_refused_with_its_line() {
 #[test]
 fn profiles_of_the_project_can_be_planned() {
     for (name, cells) in [
-        ("quick", "22 cells"),
+        ("quick", "26 cells"),
         ("smoke", "14 cells"),
         ("paper-anogan-trans", " cells"),
         ("paper-generalad", " cells"),
         ("paper-generalad-few-shot", " cells"),
         ("paper-transformaly", " cells"),
+        ("paper-advit-gmdn", " cells"),
+        ("advit-gmdn-noise", " cells"),
+        ("advit-gmdn-gaussians", " cells"),
+        ("paper-vtadl-registers", " cells"),
+        ("vtadl-registers-serious", " cells"),
     ] {
         let out = tempfile::tempdir().unwrap();
         let mut command = xtask();
