@@ -1,4 +1,4 @@
-//! How much work a detector takes off an inspector who accepts a few mistakes (PGn and PBn, as in anomalib).
+//! How much work a detector takes off an inspector who accepts a few mistakes (`PGn` and `PBn`, as in anomalib).
 
 use crate::score::check_labelled;
 use crate::threshold::{interpolated, rising};

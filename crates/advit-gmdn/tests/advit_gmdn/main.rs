@@ -129,21 +129,23 @@ fn options_change_what_they_name() {
     assert_ne!(scores(json!({"epochs": 2, "map_sigma": 0.0})).1, plain.1);
 }
 
+/// Cancels after the fourth step, in the second epoch.
+struct After(Cancellation);
+
+impl anomaly_core::Observer for After {
+    fn event(&self, event: &anomaly_core::Event) {
+        if matches!(event, anomaly_core::Event::Step { step: 3 }) {
+            self.0.cancel();
+        }
+    }
+}
+
 #[test]
 fn the_accumulated_gradients_are_part_of_a_checkpoint() {
     let mut store = anomaly_core::MemoryCheckpoints::default();
     let method = method(&with(json!({"zero_grad": "autoencoder_only"}))).unwrap();
     let mut data = InMemoryData::new(&SCENE.training(), method.preprocess()).unwrap();
     let whole = method.fit(&mut data, &mut FitContext::new(Device::Cpu, 5)).unwrap();
-    // Cancelled by the observer after the fourth step, in the second epoch.
-    struct After(Cancellation);
-    impl anomaly_core::Observer for After {
-        fn event(&self, event: &anomaly_core::Event) {
-            if matches!(event, anomaly_core::Event::Step { step: 3 }) {
-                self.0.cancel();
-            }
-        }
-    }
     let mut context = FitContext::new(Device::Cpu, 5);
     context.observer = std::sync::Arc::new(After(context.cancellation.clone()));
     context.checkpoints = Box::new(&mut store);
