@@ -140,6 +140,16 @@ pub enum Error {
         /// How many there must be.
         expected: usize,
     },
+    /// A second pass over the images did not see what the first saw.
+    #[error("{metric}: the second pass saw other images than the first: {expected}, then {found}")]
+    OtherImages {
+        /// The metric.
+        metric: &'static str,
+        /// What the first pass saw.
+        expected: String,
+        /// What the second pass saw.
+        found: String,
+    },
     /// Bytes that hold no state.
     #[error("state, byte {at}: expected {expected}")]
     State {

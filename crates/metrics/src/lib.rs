@@ -43,6 +43,7 @@ mod score;
 mod sort;
 mod split;
 mod spro;
+mod state_bytes;
 mod threshold;
 #[cfg(feature = "conformance")]
 pub mod units;
@@ -57,7 +58,7 @@ pub use image::{
 pub use interval::{Bootstrap, DeLong, Interval, delong};
 pub use map::{ScoredMap, pixel_auroc, pixel_average_precision, pixel_f1_max, pixel_fpr_at_tpr};
 pub use normalise::Normalisation;
-pub use pimo::{Aupimo, FEWEST_POINTS, Pimo};
+pub use pimo::{Aupimo, FEWEST_POINTS, Pimo, PimoCurve, PimoRange, PimoRates, PimoWindow};
 pub use pixels::{Aupro, Bounded, ExactPixels, PixelFigures, RankedPixels, SpilledPixels, StreamedPixels};
 pub use presorting::{presorted_bad, presorted_good};
 pub use pro::{ProCurve, aupro, count_regions, pro_at};

@@ -80,6 +80,12 @@ impl<'a> ScoredMap<'a> {
         self.mask.is_some_and(any_set)
     }
 
+    /// The scores of the anomalous pixels.
+    pub(crate) fn anomalous_scores(&self) -> impl Iterator<Item = f32> {
+        let pairs = self.scores.iter().zip(self.mask.unwrap_or(&[]));
+        pairs.filter(|&(_, &sample)| sample > 0).map(|(&score, _)| score)
+    }
+
     /// Calls `each` with the score of every pixel that is not anomalous.
     pub(crate) fn for_background(&self, mut each: impl FnMut(f32)) {
         match self.mask {

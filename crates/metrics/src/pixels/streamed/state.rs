@@ -7,6 +7,7 @@
 use super::bins::{Found, PREFIXES};
 use super::{MOST_PIXELS, MOST_REGIONS, StreamedPixels, WHOLE_REGION};
 use crate::Error;
+use crate::state_bytes::{Reader, write};
 
 const MAGIC: &[u8; 8] = b"vitadpx1";
 
@@ -40,7 +41,7 @@ impl StreamedPixels {
     /// [`Error::State`] for bytes that are no such state: another format, cut short, too long, or counts that
     /// contradict each other.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let mut rest = Reader { bytes, at: 0 };
+        let mut rest = Reader::new(bytes);
         if rest.take(MAGIC.len())? != MAGIC {
             return Err(rest.wrong("the letters vitadpx1"));
         }
@@ -69,7 +70,7 @@ impl StreamedPixels {
             next = prefix + 1;
             overlap = state.read_bins(prefix, &mut rest, overlap)?;
         }
-        if rest.at != bytes.len() {
+        if !rest.is_at_end() {
             return Err(rest.wrong("the end"));
         }
         state.prefixes = prefixes as usize;
@@ -111,57 +112,5 @@ impl StreamedPixels {
         }
         self.seen[prefix] = true;
         Ok(overlap)
-    }
-}
-
-fn write(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn wrong(&self, expected: &'static str) -> Error {
-        Error::State { at: self.at, expected }
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
-        let taken = self.bytes.get(self.at..).and_then(|rest| rest.get(..count));
-        let taken = taken.ok_or_else(|| self.wrong("more bytes"))?;
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| self.wrong("more bytes"))
-    }
-
-    fn number(&mut self) -> Result<u64, Error> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn variable(&mut self) -> Result<u64, Error> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.array()?;
-            let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit, and no number ends in a byte that adds nothing.
-            if (bits << shift) >> shift != bits || (byte == 0 && shift > 0) {
-                return Err(self.wrong("a number below 2^64 in its shortest form"));
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(self.wrong("a number below 2^64"))
     }
 }
