@@ -1,12 +1,14 @@
 //! The project's commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod compare;
 mod conform;
 mod cuda_toolkit;
 mod data;
 mod fetch;
 mod gpu_check;
 mod new_method;
+mod report;
 mod reproduce;
 mod score;
 mod synthesize;
@@ -40,12 +42,14 @@ enum Command {
     /// Take part in `bench`: read turns from standard input, tell their times on standard output.
     #[command(hide = true)]
     BenchChild,
+    Compare(compare::Compare),
     Conform(conform::Conform),
     CudaToolkit(cuda_toolkit::CudaToolkit),
     Data(data::Data),
     Fetch(fetch::Fetch),
     GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
+    Report(report::Report),
     Reproduce(reproduce::Reproduce),
     Score(score::Score),
     /// Run one cell for `reproduce`: read it from standard input, tell how it goes on standard output.
@@ -68,12 +72,14 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(bench) => bench.run(),
         Command::BenchChild => bench::run_child(),
+        Command::Compare(compare) => compare.run(),
         Command::Conform(conform) => conform.run(&conformance_units()),
         Command::CudaToolkit(cuda_toolkit) => cuda_toolkit.run(),
         Command::Data(data) => data.run(),
         Command::Fetch(fetch) => fetch.run(),
         Command::GpuCheck(gpu_check) => gpu_check.run(),
         Command::NewMethod(new_method) => new_method.run(),
+        Command::Report(report) => report.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Score(score) => score.run(),
         Command::Cell => Ok(benchmark::run_child()),

@@ -8,7 +8,7 @@ use anomaly_core::FeaturePrecision;
 use anyhow::{Context, Result};
 use benchmark::{
     Cancellation, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
-    Profile, PublishedFigures, RunOptions,
+    Profile, PublishedFigures, RunOptions, Tracking,
 };
 
 use crate::say;
@@ -59,6 +59,10 @@ pub(crate) struct Reproduce {
     /// Run on data that `data check` finds faults in, without the images that can't be used. What is left out is recorded.
     #[arg(long)]
     accept_data_problems: bool,
+    /// Also track the run there: `tensorboard` (event files in the output folder), `tensorboard=DIR`, `mlflow=URL` (a
+    /// server) or `mlflow=DIR` (its file layout). May be given several times.
+    #[arg(long, value_name = "WHERE")]
+    track: Vec<tracking::Destination>,
 }
 
 impl Reproduce {
@@ -101,8 +105,11 @@ impl Reproduce {
             vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
         let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
         let run = RunOptions { workers, child, cancellation };
+        let trackers = self.track.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?;
+        let tracking = Tracking::start(&plan, &layout, trackers)?;
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
         benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
+        tracking.finish(&outcome)?;
         say(&benchmark::terminal_table(&outcome.cells))?;
         say(&format!("report: {}", layout.root().join("report.html").display()))?;
         if outcome.is_complete() {

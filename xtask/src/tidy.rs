@@ -26,10 +26,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dataset-fetch", &[]),
     ("datasets", &["anomaly-core", "image-prep"]),
     ("report", &["metrics"]),
+    ("tracking", &["anomaly-core"]),
     ("method-testkit", &["anomaly-core", "vit-backbone", "image-prep"]),
     (
         "benchmark",
-        &["registry", "datasets", "metrics", "report", "anomaly-core", "image-prep", "vit-backbone"],
+        &[
+            "registry",
+            "datasets",
+            "metrics",
+            "report",
+            "tracking",
+            "anomaly-core",
+            "image-prep",
+            "vit-backbone",
+        ],
     ),
 ];
 

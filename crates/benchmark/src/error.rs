@@ -111,6 +111,9 @@ pub enum Error {
         /// What it was.
         found: String,
     },
+    /// A cell's log could not be written or read.
+    #[error(transparent)]
+    Tracking(#[from] tracking::Error),
     /// A record or a report could not be written or read.
     #[error(transparent)]
     Report(#[from] report::Error),

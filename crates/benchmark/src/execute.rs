@@ -17,7 +17,7 @@ use crate::journal::{Journal, JournalledCheckpoints, TimedHarness};
 use crate::methods::Methods;
 use crate::selection::{Evidence, Imprint, Role, Selector, words};
 use crate::test_set::TestSet;
-use crate::{CellSpec, DeviceChoice, Error, Layout, memory, pictures, precision};
+use crate::{CellSpec, DeviceChoice, Error, Layout, cell_log, memory, pictures, precision};
 
 /// Computes the cell `spec` and puts its folder in place. Call it with the cell's lock held.
 pub(crate) fn execute(
@@ -28,6 +28,7 @@ pub(crate) fn execute(
 ) -> Result<(), Error> {
     let id = spec.id();
     let work = layout.open_work(&id)?;
+    let observer = &cell_log::logged(spec, layout, &work, observer);
     let (device, _) = spec.device.parse::<DeviceChoice>()?.open()?;
     let methods = Methods::new(device.clone());
     let method = methods.build(&spec.identity)?;

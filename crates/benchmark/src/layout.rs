@@ -8,8 +8,10 @@
 //!   split.json         the ids of the images: trained on, held out, tested on
 //!   pictures/          the most and the least anomalous test images
 //!   detectors/         faithful, honest and last, if they were to be saved
+//!   events.jsonl       all that was told while it ran, with times
 //! work/<id>/         a cell in progress: checkpoint, kept detectors, curves; removed when it is finished
 //! work/<id>.lock     held by the process that works on the cell
+//! tracking/          the log of each profile's runs, if they are tracked elsewhere
 //! features/          features of frozen backbones, shared by all cells, if they are kept on the disk: can be removed
 //! summary.*, report.html
 //! ```
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use report::{Cell, CellFiles, Status};
 
-use crate::{Error, Lock};
+use crate::{Error, Lock, cell_log};
 
 /// An output folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +120,9 @@ impl Layout {
         let finished = Self::finished(&work);
         std::fs::create_dir_all(&finished).map_err(|e| Error::io(&finished, "can't make the folder", e))?;
         files.write(&finished)?;
+        if let Err(e) = cell_log::close(&work, &finished, &files.cell) {
+            tracing::warn!("{id}: {e}; the result is whole, its log is not");
+        }
         let cells = self.root.join("cells");
         std::fs::create_dir_all(&cells).map_err(|e| Error::io(&cells, "can't make the folder", e))?;
         if cell.exists() {

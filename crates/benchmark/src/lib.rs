@@ -30,6 +30,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cell_log;
 mod child;
 mod data;
 mod device;
@@ -37,6 +38,7 @@ mod error;
 mod evaluate;
 mod execute;
 mod features;
+mod follow;
 mod journal;
 mod layout;
 mod lock;
@@ -65,6 +67,7 @@ pub use child::run_child;
 pub use device::DeviceChoice;
 pub use error::Error;
 pub use features::{FeatureFolder, FeatureOptions};
+pub use follow::Tracking;
 pub use layout::Layout;
 pub use lock::Lock;
 pub use memory::peak_bytes;

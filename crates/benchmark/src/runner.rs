@@ -12,7 +12,7 @@ use report::{Cell, CellFiles, Status};
 use crate::child::Task;
 use crate::process::{Ending, run};
 use crate::progress::Progress;
-use crate::{Error, Layout, Lock, Plan, PlannedCell};
+use crate::{Error, Layout, Lock, Plan, PlannedCell, cell_log};
 
 /// How a plan is run.
 #[derive(Debug, Clone)]
@@ -200,7 +200,10 @@ impl<'a> Run<'a> {
         if self.layout.is_done(&id)? {
             return Ok(());
         }
-        self.layout.open_work(&id)?;
+        let work = self.layout.open_work(&id)?;
+        if let Err(e) = cell_log::ensure(&cell.spec, self.layout, &work) {
+            tracing::warn!("{id}: {e}");
+        }
         self.layout.finish(&id, &CellFiles::bare(cell.spec.record(status, Some(why.to_owned()))))?;
         if keep_work { Ok(()) } else { self.layout.close_work(&id) }
     }

@@ -79,6 +79,21 @@ pub enum Error {
     /// An image could not be encoded.
     #[error("PNG encoding: {0}")]
     Png(#[from] image::ImageError),
+    /// A folder holds no records.
+    #[error("{}: expected the output folder of a run, with records in `cells`, found none", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Records of several runs don't belong together.
+    #[error("the records don't belong together:\n{}", problems.join("\n"))]
+    Incompatible {
+        /// What does not agree, and where.
+        problems: Vec<String>,
+    },
+    /// An interval could not be drawn.
+    #[error("the interval of a difference: {0}")]
+    Bootstrap(metrics::Error),
     /// A curve could not be computed.
     #[error("cell {cell}: {source}")]
     Metric {

@@ -83,7 +83,7 @@ fn into<T: Serialize + ?Sized>(value: &T, what: &str, writer: impl std::io::Writ
     outcome.map_err(|source| Error::Record { what: what.to_owned(), field: track.path().to_string(), source })
 }
 
-fn text<T: Serialize + ?Sized>(value: &T, what: &str) -> Result<String, Error> {
+pub(crate) fn text<T: Serialize + ?Sized>(value: &T, what: &str) -> Result<String, Error> {
     let mut bytes = Vec::new();
     into(value, what, &mut bytes)?;
     bytes.push(b'\n');

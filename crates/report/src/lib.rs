@@ -35,6 +35,7 @@
 mod atomic;
 mod cell;
 mod columns;
+mod compare;
 mod error;
 mod files;
 mod finite;
@@ -43,8 +44,10 @@ mod header;
 mod heat;
 pub mod json;
 mod markdown;
+mod merge;
 mod output;
 mod page;
+mod run_folder;
 mod scores;
 mod tables;
 mod terminal;
@@ -55,13 +58,19 @@ pub use cell::{
     Cell, CurvePoint, Evaluation, MadePicture, Picture, PictureGroup, Provenance, Published, Results, Scale,
     Seconds, Selection, Status, Term,
 };
+pub use compare::{
+    CompareOptions, ComparedInterval, ComparedRow, Comparison, Difference, FigurePair, Unpaired, compare,
+    comparisons_csv, comparisons_json,
+};
 pub use error::Error;
 pub use files::CellFiles;
 pub use flat::csv;
 pub use header::Header;
 pub use heat::{Map, Pixels, grey_map, overlay, png};
 pub use markdown::markdown;
+pub use merge::{Allowed, merge};
 pub use output::write_report;
 pub use page::page;
+pub use run_folder::RunFolder;
 pub use scores::{ScoreRow, ScoreTable};
 pub use terminal::terminal_table;

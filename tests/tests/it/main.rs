@@ -7,3 +7,4 @@ mod photographs;
 mod quantisation;
 mod random_weights;
 mod reproduce;
+mod tracking;
