@@ -157,7 +157,6 @@ def main():
     options.add_argument("--xtask", required=True)
     options.add_argument("--profile", default="smoke")
     options.add_argument("--only", default="*")
-    options.add_argument("--kill-after", type=float, default=12.0)
     options = options.parse_args()
     import mlflow
     from mlflow import MlflowClient
@@ -172,10 +171,14 @@ def main():
         command += ["--only", options.only, "--track", "tensorboard", "--track", f"mlflow={url}"]
         command += ["--track", f"mlflow={folder}/mlruns"]
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(options.kill_after)
+        done = 0
+        # Some cells are finished then, and others are at work.
+        while done < 3 and run.poll() is None:
+            time.sleep(0.2)
+            done = len(list((out / "cells").iterdir())) if (out / "cells").exists() else 0
+        time.sleep(3)
         run.send_signal(signal.SIGKILL)
         run.wait()
-        done = len(list((out / "cells").iterdir())) if (out / "cells").exists() else 0
         told = subprocess.run(command, capture_output=True, text=True)
         assert told.returncode == 0, told.stdout + told.stderr
         assert "MLflow" not in told.stderr, told.stderr

@@ -7,4 +7,5 @@ mod photographs;
 mod quantisation;
 mod random_weights;
 mod reproduce;
+mod runs;
 mod tracking;
