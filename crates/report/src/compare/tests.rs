@@ -142,7 +142,7 @@ fn one_pair_has_the_interval_of_its_images() {
     let folder = tempfile::tempdir().unwrap();
     let table = |noise: f32| {
         let row = |at: usize| {
-            let label = at % 3 == 0;
+            let label = at.is_multiple_of(3);
             let score = (at * 7919 % 100) as f32 / 100.0 + f32::from(u8::from(label)) * 0.5;
             let wobble = (at * 104_729 % 17) as f32 / 17.0 * noise;
             ScoreRow { id: format!("{at}.png"), label, score: score + wobble, terms: vec![] }

@@ -10,8 +10,8 @@ const FLOAT: i64 = 1;
 const STRING: i64 = 7;
 
 /// One event: seconds since 1970, the step, a summary's value.
-fn event(time: f64, step: i64, value: Message) -> Vec<u8> {
-    let summary = Message::default().message(1, &value);
+fn event(time: f64, step: i64, value: &Message) -> Vec<u8> {
+    let summary = Message::default().message(1, value);
     Message::default().double(1, time).int(2, step).message(5, &summary).bytes_of()
 }
 
@@ -22,14 +22,14 @@ pub(crate) fn version(time: f64) -> Vec<u8> {
 
 /// A point of a curve.
 pub(crate) fn scalar(time: f64, step: i64, tag: &str, value: f64) -> Vec<u8> {
-    event(time, step, Message::default().text(1, tag).chosen_float(2, value as f32))
+    event(time, step, &Message::default().text(1, tag).chosen_float(2, value as f32))
 }
 
 /// A text, shown as Markdown.
 pub(crate) fn text(time: f64, step: i64, tag: &str, text: &str) -> Vec<u8> {
     let tensor =
         Message::default().int(1, STRING).message(2, &Message::default()).chosen_bytes(8, text.as_bytes());
-    event(time, step, tagged(tag, "text", &[], &tensor))
+    event(time, step, &tagged(tag, "text", &[], &tensor))
 }
 
 /// A picture; `None` if `png` is no PNG file.
@@ -46,7 +46,7 @@ pub(crate) fn image(time: f64, step: i64, tag: &str, png: &[u8]) -> Option<Vec<u
         _ => 3,
     };
     let image = Message::default().int(1, side(4)?).int(2, side(0)?).int(3, channels).chosen_bytes(4, png);
-    Some(event(time, step, Message::default().text(1, tag).message(4, &image)))
+    Some(event(time, step, &Message::default().text(1, tag).message(4, &image)))
 }
 
 /// What a run was told, for the table of hyperparameters. Runs with one `group` are repetitions of each other.
@@ -57,7 +57,7 @@ pub(crate) fn session_start(time: f64, run: &Run, group: &str) -> Vec<u8> {
         start = start.message(1, &entry);
     }
     let start = start.text(4, group).double(5, time);
-    hyperparameters(time, "_hparams_/session_start_info", 3, start)
+    hyperparameters(time, "_hparams_/session_start_info", 3, &start)
 }
 
 /// How a run ended.
@@ -67,17 +67,17 @@ pub(crate) fn session_end(time: f64, ending: Ending) -> Vec<u8> {
         Ending::Failed | Ending::Cancelled => 2,
     };
     let end = Message::default().int(1, status).double(2, time);
-    hyperparameters(time, "_hparams_/session_end_info", 4, end)
+    hyperparameters(time, "_hparams_/session_end_info", 4, &end)
 }
 
-fn hyperparameters(time: f64, tag: &str, field: u64, message: Message) -> Vec<u8> {
-    let content = Message::default().message(field, &message).bytes_of();
+fn hyperparameters(time: f64, tag: &str, field: u64, message: &Message) -> Vec<u8> {
+    let content = Message::default().message(field, message).bytes_of();
     // The dashboard looks at the metadata only, but a value has to hold something.
     let nothing = Message::default()
         .int(1, FLOAT)
         .message(2, &Message::default())
         .chosen_bytes(5, &0_f32.to_le_bytes());
-    event(time, 0, tagged(tag, "hparams", &content, &nothing))
+    event(time, 0, &tagged(tag, "hparams", &content, &nothing))
 }
 
 /// A tensor with its tag and the dashboard that it is for.
