@@ -72,6 +72,7 @@ pub use layout::Layout;
 pub use lock::Lock;
 pub use memory::peak_bytes;
 pub use plan::{Plan, PlanOptions, PlannedCell};
+pub use process::keep_freed_memory;
 pub use profile::{Entry, Profile};
 pub use published::{PublishedFigure, PublishedFigures};
 pub use report::terminal_table;

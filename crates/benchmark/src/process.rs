@@ -96,6 +96,15 @@ pub(crate) fn run(
     }))
 }
 
+/// Lets a process that computes keep the memory it has freed, unless the environment says otherwise: the next step needs it
+/// again, and the system would have to clear every page anew. Read by mimalloc.
+pub fn keep_freed_memory(command: &mut Command) {
+    const VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
+    if std::env::var_os(VARIABLE).is_none() {
+        command.env(VARIABLE, "-1");
+    }
+}
+
 fn start(command: &[OsString], threads: usize) -> Result<Child, Error> {
     let (program, arguments) =
         command.split_first().map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
@@ -108,6 +117,7 @@ fn start(command: &[OsString], threads: usize) -> Result<Child, Error> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    keep_freed_memory(&mut command);
     // Ctrl-C on a terminal reaches the parent alone, which then asks its cells to stop.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -191,12 +201,13 @@ mod tests {
 
     #[test]
     fn a_child_reads_its_cell_and_is_heard() {
-        let script = r#"read cell; [ "$cell" = "the cell" ] || exit 9; echo "$RAYON_NUM_THREADS threads";
+        let script = r#"read cell; [ "$cell" = "the cell" ] || exit 9; echo "$RAYON_NUM_THREADS threads"; echo "purge ${MIMALLOC_PURGE_DELAY:-never set}";
             echo '{"event":"step","step":4}'; echo '{"event":"finished"}'"#;
         let (ending, heard, echoed) = shell(script, &Cancellation::default());
         assert_eq!(ending, Ending::Finished);
         assert_eq!(heard, [Message::Step { step: 4 }]);
-        assert_eq!(echoed, ["3 threads"]);
+        let purge = std::env::var("MIMALLOC_PURGE_DELAY").unwrap_or_else(|_| "-1".to_owned());
+        assert_eq!(echoed, ["3 threads".to_owned(), format!("purge {purge}")]);
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Contender {
 fn own(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("bench-child");
+    benchmark::keep_freed_memory(&mut command);
     command
 }
 
