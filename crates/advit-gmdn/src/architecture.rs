@@ -3,11 +3,11 @@
 use anomaly_core::Stream;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use vit_ops::NamedTensors;
 use vit_ops::init::{fan_in_uniform, kaiming_normal, normal};
 
 use crate::Error;
 use crate::association::Distance;
-use crate::weights::Named;
 
 /// What products of queries and keys are divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Architecture {
     /// Kaiming-normal (gain of a `ReLU`) with biases of 0, positions and class token standard normal, transposed
     /// convolutions uniform as `PyTorch` has them (their fan is that of the second axis), capsules `0.01 N(0, 1)`, the
     /// density network as linear layers of `PyTorch`.
-    pub(crate) fn init(&self, stream: &mut Stream, device: &Device) -> Result<Named, Error> {
+    pub(crate) fn init(&self, stream: &mut Stream, device: &Device) -> Result<NamedTensors, Error> {
         let mut all = Vec::new();
         let zeros = |n: usize| Tensor::zeros(n, DType::F32, device);
         let ones = |n: usize| Tensor::ones(n, DType::F32, device);

@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 use vit_ops::{
-    BatchStatistics, RunningVariance, VarianceGradient, batch_norm, batch_norm_train, conv_transpose2d, relu,
+    BatchStatistics, NamedTensors, NetworkWeights, RunningVariance, VarianceGradient, batch_norm,
+    batch_norm_train, conv_transpose2d, relu,
 };
 
 use crate::Error;
 use crate::architecture::{Architecture, DecoderLayer};
-use crate::weights::{Named, Weights};
 
 const NORM_EPS: f64 = 1e-5;
 /// The share of the new batch in running statistics.
@@ -43,11 +43,15 @@ pub(crate) type Seen = Vec<(String, BatchStatistics)>;
 
 impl Decoder {
     /// Of the tensors `<prefix>decoder2.<index>.*`.
-    pub(crate) fn new(shape: &Architecture, named: &Named, prefix: &str) -> Result<Self, Error> {
+    pub(crate) fn new(shape: &Architecture, named: &NamedTensors, prefix: &str) -> Result<Self, Error> {
         Self::of_layers(&shape.decoder, named, prefix)
     }
 
-    pub(crate) fn of_layers(layers: &[DecoderLayer], named: &Named, prefix: &str) -> Result<Self, Error> {
+    pub(crate) fn of_layers(
+        layers: &[DecoderLayer],
+        named: &NamedTensors,
+        prefix: &str,
+    ) -> Result<Self, Error> {
         let made = layers.iter().enumerate().map(|(index, [_, _, _, stride, padding])| {
             let at = format!("{prefix}decoder2.{}", 3 * index);
             let norm = if index + 1 == layers.len() {
@@ -106,7 +110,7 @@ impl Decoder {
 }
 
 /// Blends what was seen of a batch into the running statistics; the unbiased variance, as `PyTorch` does.
-pub(crate) fn follow(weights: &Weights, seen: &Seen) -> Result<(), Error> {
+pub(crate) fn follow(weights: &NetworkWeights, seen: &Seen) -> Result<(), Error> {
     for (name, statistics) in seen {
         let mean = weights.running(&format!("{name}.running_mean"))?;
         let variance = weights.running(&format!("{name}.running_var"))?;

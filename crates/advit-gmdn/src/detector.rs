@@ -8,13 +8,13 @@ use anomaly_core::{
 };
 use candle_core::{D, DType, Device, Tensor};
 use density_heads::TokenMap;
+use vit_ops::NamedTensors;
 
 use crate::association::{token_discrepancies, weighted};
 use crate::config::{ImageScore, MapScore};
 use crate::error::finite;
 use crate::loss::{LossWeights, Losses, mse_per_image, ssim_per_image};
 use crate::network::Network;
-use crate::weights::Named;
 use crate::{Config, Error, INFO};
 
 /// What a fit of `ADViT` gives.
@@ -25,14 +25,14 @@ use crate::{Config, Error, INFO};
 #[derive(Debug)]
 pub struct AdvitDetector {
     config: Config,
-    tensors: Named,
+    tensors: NamedTensors,
     network: Network,
     device: Device,
 }
 
 impl AdvitDetector {
     /// Of frozen tensors.
-    pub(crate) fn new(config: Config, tensors: Named, device: &Device) -> Result<Self, Error> {
+    pub(crate) fn new(config: Config, tensors: NamedTensors, device: &Device) -> Result<Self, Error> {
         let network = Network::new(&config.architecture(), &tensors)?;
         Ok(Self { config, tensors, network, device: device.clone() })
     }
@@ -47,7 +47,7 @@ impl AdvitDetector {
         let config: Config = reader.config()?;
         config.validate()?;
         let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
-        let tensors = reader.tensors().iter().map(moved).collect::<Result<Named, Error>>()?;
+        let tensors = reader.tensors().iter().map(moved).collect::<Result<NamedTensors, Error>>()?;
         Ok(Self::new(config, tensors, device)?)
     }
 

@@ -1,13 +1,12 @@
 //! The patch transformer.
 
 use candle_core::{D, Tensor};
-use vit_ops::{AttentionOptions, AttentionWeights, Gelu, Linear, attention, layer_norm};
+use vit_ops::{AttentionOptions, AttentionWeights, Gelu, Linear, NamedTensors, attention, layer_norm};
 
 use crate::Error;
 use crate::architecture::{Architecture, AttentionScale};
 use crate::association::{Association, Distance};
 use crate::error::shape;
-use crate::weights::Named;
 
 const NORM_EPS: f64 = 1e-5;
 
@@ -48,7 +47,7 @@ pub(crate) struct SelfAttention {
     scale: AttentionScale,
 }
 
-pub(crate) fn linear(named: &Named, name: &str) -> Result<Linear, Error> {
+pub(crate) fn linear(named: &NamedTensors, name: &str) -> Result<Linear, Error> {
     let bias = named.find(&format!("{name}.bias")).cloned();
     Ok(Linear::new(named.get(&format!("{name}.weight"))?, bias)?)
 }
@@ -56,7 +55,7 @@ pub(crate) fn linear(named: &Named, name: &str) -> Result<Linear, Error> {
 impl SelfAttention {
     /// Of the tensors `<prefix>to_qkv`, `<prefix>to_out.0` and, with association, `<prefix>to_sigma`.
     pub(crate) fn new(
-        named: &Named,
+        named: &NamedTensors,
         prefix: &str,
         heads: usize,
         scale: AttentionScale,
@@ -101,7 +100,7 @@ impl SelfAttention {
 
 impl Encoder {
     /// Of the tensors below `prefix`: `patch_to_embedding`, `cls_token`, `pos_embedding`, `transformer.layers.*`.
-    pub(crate) fn new(shape: &Architecture, named: &Named, prefix: &str) -> Result<Self, Error> {
+    pub(crate) fn new(shape: &Architecture, named: &NamedTensors, prefix: &str) -> Result<Self, Error> {
         let pair = |name: String| -> Result<(Tensor, Tensor), Error> {
             Ok((named.get(&format!("{name}.weight"))?, named.get(&format!("{name}.bias"))?))
         };

@@ -22,9 +22,6 @@ pub enum Error {
     /// There is nothing to learn from.
     #[error("expected training images, found none")]
     NoImages,
-    /// A tensor of the network is missing.
-    #[error("the network's tensor `{0}` is missing")]
-    MissingTensor(String),
     /// A tensor has another shape than it must have.
     #[error("{what}: expected {expected}, found {found:?}")]
     Shape {
@@ -55,16 +52,6 @@ pub enum Error {
         height: usize,
         /// Width found.
         width: usize,
-    },
-    /// A checkpoint of another configuration.
-    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
-    Checkpoint {
-        /// What differs.
-        field: &'static str,
-        /// This fit's.
-        expected: String,
-        /// The checkpoint's.
-        found: String,
     },
 }
 

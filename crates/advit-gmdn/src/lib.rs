@@ -69,7 +69,6 @@ mod network;
 mod trainer;
 #[cfg(feature = "conformance")]
 mod units;
-mod weights;
 
 pub use architecture::AttentionScale;
 pub use association::Distance;

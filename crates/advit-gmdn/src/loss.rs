@@ -84,7 +84,7 @@ impl Losses {
 }
 
 /// The parts of a loss in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Values {
     pub(crate) mse: f64,
     pub(crate) neg_ssim: f64,
@@ -95,14 +95,14 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// The sum part by part.
-    pub(crate) fn add(&mut self, other: &Self) {
-        let both = |a: Option<f64>, b: Option<f64>| b.map(|b| a.unwrap_or(0.0) + b).or(a);
-        self.mse += other.mse;
-        self.neg_ssim += other.neg_ssim;
-        self.nll += other.nll;
-        self.total += other.total;
-        self.d_prior = both(self.d_prior, other.d_prior);
-        self.d_series = both(self.d_series, other.d_series);
+    /// Those that are told of, under their names.
+    pub(crate) fn named(&self) -> Vec<(&'static str, f64)> {
+        let always = [
+            ("loss", self.total),
+            ("mse", self.mse),
+            ("negative ssim", self.neg_ssim),
+            ("negative log-likelihood", self.nll),
+        ];
+        always.into_iter().chain(self.d_prior.map(|d| ("association discrepancy", d))).collect()
     }
 }

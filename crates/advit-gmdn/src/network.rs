@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use density_heads::{Likelihood, MixtureHead, MixtureWeights};
+use vit_ops::NamedTensors;
 
 use crate::Error;
 use crate::architecture::Architecture;
@@ -9,7 +10,6 @@ use crate::association::Association;
 use crate::capsule::Capsule;
 use crate::decoder::{Decoder, Seen};
 use crate::encoder::{Encoded, Encoder};
-use crate::weights::Named;
 
 /// Encoder, capsule and decoder.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Evaluated {
 }
 
 /// The density network's tensors below `prefix`.
-pub(crate) fn density(named: &Named, prefix: &str) -> Result<MixtureHead, Error> {
+pub(crate) fn density(named: &NamedTensors, prefix: &str) -> Result<MixtureHead, Error> {
     let tensor = |name: &str| named.get(&format!("{prefix}{name}"));
     let [pi, mu, sigma_sq] = MixtureWeights::NAMES;
     let weights = MixtureWeights { pi: tensor(pi)?, mu: tensor(mu)?, sigma_sq: tensor(sigma_sq)? };
@@ -58,7 +58,7 @@ pub(crate) fn density(named: &Named, prefix: &str) -> Result<MixtureHead, Error>
 
 impl Autoencoder {
     /// Of the tensors under the reference's names.
-    pub(crate) fn new(shape: &Architecture, named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(shape: &Architecture, named: &NamedTensors) -> Result<Self, Error> {
         let capsule = named.get("Digcap.W")?;
         let frozen_capsule = if capsule.track_op() { None } else { Some(Capsule::new(&capsule)?) };
         Ok(Self {
@@ -103,7 +103,7 @@ impl Autoencoder {
 
 impl Network {
     /// Of the tensors under the reference's names, the density network's below `mdn.`.
-    pub(crate) fn new(shape: &Architecture, named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(shape: &Architecture, named: &NamedTensors) -> Result<Self, Error> {
         Ok(Self { autoencoder: Autoencoder::new(shape, named)?, density: density(named, "mdn.")? })
     }
 

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use density_heads::Likelihood;
 use optim::{Adam, AdamOptions, Optimizer, OptimizerState, ParameterGroup};
 use serde::{Deserialize, Serialize};
+use vit_ops::{NamedTensors, NetworkWeights};
 
 use crate::Error;
 use crate::architecture::Architecture;
@@ -14,7 +15,6 @@ use crate::decoder::follow;
 use crate::error::finite;
 use crate::loss::{LossWeights, Losses, Values};
 use crate::network::Network;
-use crate::weights::{Named, Weights};
 
 /// Which gradients are cleared before a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) struct Objective {
 
 /// A network in training.
 pub(crate) struct Trainer {
-    pub(crate) weights: Weights,
+    pub(crate) weights: NetworkWeights,
     network: Network,
     pub(crate) adam: Adam,
     objective: Objective,
@@ -59,11 +59,11 @@ impl Trainer {
     /// Of first weights.
     pub(crate) fn new(
         shape: &Architecture,
-        named: &Named,
+        named: &NamedTensors,
         objective: Objective,
         device: &Device,
     ) -> Result<Self, Error> {
-        let weights = Weights::new(named)?;
+        let weights = NetworkWeights::new(named)?;
         let network = Network::new(shape, &weights.tracked())?;
         let vars = weights.trained().map(|(name, var)| (name.clone(), var.clone()));
         let options = AdamOptions {

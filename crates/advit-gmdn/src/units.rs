@@ -8,8 +8,7 @@ mod training;
 
 use candle_core::{DType, Device, Tensor};
 use conformance::{Case, HostTensor, Outputs, Unit, UnitError};
-
-use crate::weights::Named;
+use vit_ops::NamedTensors;
 
 pub use training::parameter_gradients;
 
@@ -59,7 +58,7 @@ fn put(outputs: &mut Outputs, name: &str, tensor: HostTensor) {
 const TRACKED: &str = ".num_batches_tracked";
 
 /// The weights without counters.
-fn weights(case: &Case) -> Result<Named, UnitError> {
+fn weights(case: &Case) -> Result<NamedTensors, UnitError> {
     case.weights()
         .filter(|(name, _)| !name.ends_with(TRACKED))
         .map(|(name, host)| Ok((name.to_owned(), to_tensor(host)?)))

@@ -85,16 +85,6 @@ pub enum Error {
     /// A parameter is cut off from the loss.
     #[error("parameter `{0}` got no gradient")]
     NoGradient(String),
-    /// A checkpoint of another configuration.
-    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
-    Checkpoint {
-        /// What differs.
-        field: &'static str,
-        /// This fit's.
-        expected: String,
-        /// The checkpoint's.
-        found: String,
-    },
 }
 
 impl From<Error> for MethodError {

@@ -35,6 +35,28 @@ impl Checkpoint {
         Ok(Self { tensors, state })
     }
 
+    /// Adds `tensors`, with `prefix` in front of their names.
+    ///
+    /// # Errors
+    /// If a tensor can't be read.
+    pub fn put(
+        &mut self,
+        prefix: &str,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<(), Error> {
+        for (name, tensor) in tensors {
+            self.tensors.insert(format!("{prefix}{name}"), tensor.detach().force_contiguous()?);
+        }
+        Ok(())
+    }
+
+    /// The tensors whose names begin with `prefix`, without it.
+    pub fn part(&self, prefix: &str) -> impl Iterator<Item = (String, Tensor)> {
+        self.tensors
+            .iter()
+            .filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+    }
+
     /// The state as the fit's own type.
     ///
     /// # Errors
@@ -42,6 +64,21 @@ impl Checkpoint {
     pub fn state<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_value(self.state.clone())
             .map_err(|e| Error::file(Path::new("checkpoint"), "the state is not this method's", e))
+    }
+
+    /// Refuses a checkpoint that was written with another value of `field` than this fit's `expected`.
+    ///
+    /// # Errors
+    /// [`Error::OtherFit`].
+    pub fn require_same<T: PartialEq + std::fmt::Debug>(
+        field: &'static str,
+        expected: &T,
+        found: &T,
+    ) -> Result<(), Error> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(Error::OtherFit { field, expected: format!("{expected:?}"), found: format!("{found:?}") })
     }
 
     /// The tensor called `name`.

@@ -46,6 +46,16 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A checkpoint of another fit.
+    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
+    OtherFit {
+        /// What differs.
+        field: &'static str,
+        /// This fit's.
+        expected: String,
+        /// The checkpoint's.
+        found: String,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -52,6 +52,7 @@ mod config;
 mod context;
 mod data;
 mod detector_dir;
+mod epochs;
 mod error;
 mod eval_spec;
 mod feature_store;
@@ -69,6 +70,7 @@ pub use config::{ConfigError, MethodConfig, parse_config};
 pub use context::{Cancellation, FitContext};
 pub use data::{Batch, ContentKey, EpochPlan, Order, Sample, TrainingData, TrainingFingerprint};
 pub use detector_dir::{BackboneRef, DetectorManifest, DetectorReader, DetectorWriter};
+pub use epochs::{EpochShape, EpochTraining, Epochs, Progress};
 pub use error::{DataError, Error, MethodError};
 pub use eval_spec::{EvalSpec, MaskRule, Resolution};
 pub use feature_store::{

@@ -80,16 +80,6 @@ pub enum Error {
         /// Width found.
         width: usize,
     },
-    /// A checkpoint of another configuration or backbone.
-    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
-    Checkpoint {
-        /// What differs.
-        field: &'static str,
-        /// This fit's.
-        expected: String,
-        /// The checkpoint's.
-        found: String,
-    },
 }
 
 impl From<Error> for MethodError {

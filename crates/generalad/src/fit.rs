@@ -1,13 +1,12 @@
 //! Training the discriminator, epoch by epoch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anomaly_core::{
-    Checkpoint, ContentKey, Detector, EpochPlan, Event, FeatureStore, FitContext, Flow, Images, MethodError,
-    Offer, Order, Sample, Stream, StreamPosition, TrainingData,
+    Checkpoint, ContentKey, Detector, EpochShape, EpochTraining, Epochs, Event, FeatureStore, FitContext,
+    Flow, Images, MethodError, Offer, Progress, Sample, Stream, StreamPosition, TrainingData,
 };
-use candle_core::Tensor;
 use optim::{Optimizer, OptimizerState};
 use serde::{Deserialize, Serialize};
 
@@ -44,16 +43,11 @@ pub(crate) fn fit(
     if data.is_empty() {
         return Err(Error::NoImages.into());
     }
-    let mut training = Training::start(config, extractor, context)?;
     let mut features =
         Features { extractor, data, store: Arc::clone(&context.features), keys: HashMap::new() };
     features.state_size(config, context)?;
-    let outcome = training.run(&mut features, context);
-    if let Err(MethodError::Cancelled) = outcome {
-        // What was done since the last epoch's end is kept: going on must lead to the same bits.
-        training.save(context)?;
-    }
-    outcome?;
+    let mut training = Training::start(config, extractor, features, context)?;
+    training.train(context)?;
     Ok(training.detector()?)
 }
 
@@ -128,29 +122,14 @@ fn megabytes(bytes: u64) -> String {
 struct Training<'a> {
     config: &'a Config,
     extractor: &'a Extractor,
+    features: Features<'a>,
     store: Arc<dyn FeatureStore>,
     trainer: Trainer,
+    epochs: Epochs,
     anomalies: Source,
     dropout: Stream,
-    shuffle: Stream,
     /// The draws of a validation, every time from here.
     validation: Source,
-    place: Place,
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    /// Epochs that are over.
-    epochs: usize,
-    /// Steps of the epoch after them.
-    steps: usize,
-    /// The sum of these steps' losses.
-    loss: f64,
-    /// Where the shuffle stood when that epoch began.
-    shuffle: StreamPosition,
-    /// The harness asked to stop.
-    stopped: bool,
 }
 
 /// What a checkpoint holds beside tensors.
@@ -158,7 +137,7 @@ struct Place {
 struct Saved {
     config: Config,
     backbone: String,
-    place: Place,
+    progress: Progress,
     anomalies: StreamPosition,
     dropout: StreamPosition,
 }
@@ -172,6 +151,7 @@ impl<'a> Training<'a> {
     fn start(
         config: &'a Config,
         extractor: &'a Extractor,
+        features: Features<'a>,
         context: &mut FitContext<'_>,
     ) -> Result<Self, MethodError> {
         let device = extractor.vit().device();
@@ -182,94 +162,32 @@ impl<'a> Training<'a> {
             deviation: config.noise_std,
             most: config.most_fake_patches,
         };
-        let shuffle = context.stream("shuffle");
-        let place = Place { epochs: 0, steps: 0, loss: 0.0, shuffle: shuffle.position(), stopped: false };
+        // The reference makes no step at all if there are fewer images than a batch has, except in its few-shot runs, which
+        // do as is done here.
+        let shape = EpochShape {
+            sample: match config.images_per_epoch {
+                Amount::All => Sample::All,
+                Amount::Of(count) => Sample::WithoutReplacement(count),
+            },
+            batch: config.batch_size,
+            drop_last: true,
+        };
+        let images = features.data.len();
         let mut training = Self {
             config,
             extractor,
+            features,
             store: Arc::clone(&context.features),
             trainer,
+            epochs: Epochs::new(config.epochs, shape, images, context.stream("shuffle")),
             anomalies: source("anomalies"),
             dropout: context.stream("dropout"),
-            shuffle,
             validation: source("validation"),
-            place,
         };
         if let Some(checkpoint) = context.checkpoints.latest(device)? {
             training.restore(&checkpoint)?;
         }
         Ok(training)
-    }
-
-    fn run(&mut self, features: &mut Features<'_>, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let steps = self.steps_an_epoch(features.data.len());
-        let name = "train the discriminator".to_owned();
-        context.tell(&Event::Phase { name, steps: Some(steps * self.config.epochs) });
-        while self.place.epochs < self.config.epochs && !self.place.stopped {
-            self.epoch(features, context)?;
-            let epoch = self.place.epochs + 1;
-            context.cancellation.check()?;
-            let loss = self.place.loss / self.place.steps as f64;
-            context.tell(&Event::Metric { name: "loss".to_owned(), at: epoch as f64, value: loss });
-            tracing::debug!(epoch, loss, "an epoch is over");
-            let mut flow = Flow::Continue;
-            if epoch.is_multiple_of(self.config.eval_every) || epoch == self.config.epochs {
-                let mut candidate = Candidate { training: self, draws: self.validation.clone() };
-                flow = context.offer(epoch, Some(loss), &mut candidate)?;
-            }
-            let shuffle = self.shuffle.position();
-            self.place = Place { epochs: epoch, steps: 0, loss: 0.0, shuffle, stopped: flow == Flow::Stop };
-            // After the offer: a run that is killed in between offers once more, which changes nothing; the other way
-            // round an offer could be lost.
-            self.save(context)?;
-        }
-        Ok(())
-    }
-
-    /// Images of an epoch and of a batch. The reference makes no step at all if there are fewer images than a batch has,
-    /// except in its few-shot runs, which do as is done here.
-    fn epoch_and_batch(&self, images: usize) -> (usize, usize) {
-        let epoch = self.config.images_per_epoch.of(images);
-        (epoch, self.config.batch_size.min(epoch))
-    }
-
-    fn steps_an_epoch(&self, images: usize) -> usize {
-        let (epoch, batch) = self.epoch_and_batch(images);
-        epoch / batch
-    }
-
-    /// The rest of the current epoch.
-    fn epoch(&mut self, features: &mut Features<'_>, context: &FitContext<'_>) -> Result<(), MethodError> {
-        // An epoch that was broken off draws its order again, and leaves out what it has seen.
-        self.shuffle = Stream::at(&self.place.shuffle);
-        let images = features.data.len();
-        let (_, batch) = self.epoch_and_batch(images);
-        let sample = match self.config.images_per_epoch {
-            Amount::All => Sample::All,
-            Amount::Of(count) => Sample::WithoutReplacement(count),
-        };
-        let shuffle = &mut self.shuffle;
-        let mut plan = EpochPlan { sample, order: Order::Shuffled, batch, drop_last: true, stream: shuffle };
-        let batches = plan.batches(images);
-        let steps = batches.len();
-        self.trainer.begin_epoch(self.place.epochs);
-        for indices in batches.into_iter().skip(self.place.steps) {
-            context.cancellation.check()?;
-            let clean = features.of(&indices)?;
-            let rate = self.config.dsc_dropout;
-            let dropout = (rate > 0.0).then_some((rate, &mut self.dropout));
-            let anomalies = &mut self.anomalies;
-            let terms = self.trainer.step(
-                &clean,
-                self.config.fake_features.operations(),
-                &mut |operation, clean| anomalies.draw(operation, clean),
-                dropout,
-            )?;
-            self.place.loss += terms.iter().sum::<f64>();
-            context.tell(&Event::Step { step: self.place.epochs * steps + self.place.steps });
-            self.place.steps += 1;
-        }
-        Ok(())
     }
 
     /// The detector as it stands.
@@ -284,48 +202,76 @@ impl<'a> Training<'a> {
         Ok(Box::new(detector))
     }
 
-    fn save(&self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in self.trainer.discriminator.named_tensors()? {
-            tensors.insert(format!("{DISCRIMINATOR}{name}"), tensor);
-        }
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        for (name, tensor) in adam {
-            tensors.insert(format!("{ADAM}{name}"), tensor);
-        }
-        let state = Saved {
-            config: self.config.clone(),
-            backbone: self.extractor.vit().identity().sha256.clone(),
-            place: self.place.clone(),
-            anomalies: self.anomalies.choices.position(),
-            dropout: self.dropout.position(),
-        };
-        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
-        context.checkpoints.save(&Checkpoint::new(named, &state)?)?;
-        Ok(())
-    }
-
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
         let saved: Saved = checkpoint.state()?;
-        let backbone = &self.extractor.vit().identity().sha256;
-        if saved.backbone != *backbone {
-            let (expected, found) = (backbone.clone(), saved.backbone);
-            return Err(Error::Checkpoint { field: "backbone", expected, found }.into());
-        }
-        if saved.config != *self.config {
-            let (expected, found) = (format!("{:?}", self.config), format!("{:?}", saved.config));
-            return Err(Error::Checkpoint { field: "config", expected, found }.into());
-        }
+        Checkpoint::require_same("backbone", &self.extractor.vit().identity().sha256, &saved.backbone)?;
+        Checkpoint::require_same("config", self.config, &saved.config)?;
         let tensors = &checkpoint.tensors;
         self.trainer.discriminator.load(|name| tensors.get(&format!("{DISCRIMINATOR}{name}")).cloned())?;
-        let own =
-            |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(ADAM)?.to_owned(), tensor.clone()));
-        let adam = OptimizerState::from_tensors(tensors.iter().filter_map(own)).map_err(Error::from)?;
+        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
         self.trainer.adam.load_state(&adam).map_err(Error::from)?;
         self.anomalies.choices = Stream::at(&saved.anomalies);
         self.dropout = Stream::at(&saved.dropout);
-        self.shuffle = Stream::at(&saved.place.shuffle);
-        self.place = saved.place;
+        self.epochs.go_on(saved.progress);
+        Ok(())
+    }
+}
+
+impl EpochTraining for Training<'_> {
+    const PHASE: &'static str = "train the discriminator";
+
+    fn epochs(&mut self) -> &mut Epochs {
+        &mut self.epochs
+    }
+
+    fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
+        let done = self.epochs.steps_done();
+        let images = self.features.data.len();
+        let batches = self.epochs.plan().batches(images);
+        self.trainer.begin_epoch(self.epochs.current());
+        for indices in batches.into_iter().skip(done) {
+            context.cancellation.check()?;
+            let clean = self.features.of(&indices)?;
+            let rate = self.config.dsc_dropout;
+            let dropout = (rate > 0.0).then_some((rate, &mut self.dropout));
+            let anomalies = &mut self.anomalies;
+            let terms = self.trainer.step(
+                &clean,
+                self.config.fake_features.operations(),
+                &mut |operation, clean| anomalies.draw(operation, clean),
+                dropout,
+            )?;
+            self.epochs.step_done(&[("loss", terms.iter().sum())], context);
+        }
+        Ok(())
+    }
+
+    fn offer(
+        &mut self,
+        epoch: usize,
+        loss: Option<f64>,
+        context: &mut FitContext<'_>,
+    ) -> Result<Flow, MethodError> {
+        if epoch.is_multiple_of(self.config.eval_every) || epoch == self.config.epochs {
+            let mut candidate = Candidate { training: self, draws: self.validation.clone() };
+            return context.offer(epoch, loss, &mut candidate);
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn save(&mut self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
+        let state = Saved {
+            config: self.config.clone(),
+            backbone: self.extractor.vit().identity().sha256.clone(),
+            progress: self.epochs.progress().clone(),
+            anomalies: self.anomalies.choices.position(),
+            dropout: self.dropout.position(),
+        };
+        let mut checkpoint = Checkpoint::new([], &state)?;
+        checkpoint.put(DISCRIMINATOR, self.trainer.discriminator.named_tensors()?)?;
+        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
+        checkpoint.put(ADAM, adam)?;
+        context.checkpoints.save(&checkpoint)?;
         Ok(())
     }
 }

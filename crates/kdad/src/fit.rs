@@ -1,11 +1,10 @@
 //! Training the student.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anomaly_core::{
-    Checkpoint, Detector, EpochPlan, Event, FeatureStore, FitContext, Flow, Images, MethodError, Offer,
-    Order, Precision, Sample, Stream, StreamPosition, TrainingData,
+    Checkpoint, Detector, EpochShape, EpochTraining, Epochs, FeatureStore, FitContext, Flow, Images,
+    MethodError, Offer, Precision, Progress, Sample, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
 use optim::{Adam, AdamOptions, Optimizer, OptimizerState, Schedule};
@@ -28,13 +27,8 @@ pub(crate) fn fit(
     if data.is_empty() {
         return Err(Error::NoImages.into());
     }
-    let mut training = Training::start(config, teacher, context)?;
-    let outcome = training.run(data, context);
-    if let Err(MethodError::Cancelled) = outcome {
-        // What was done since the last epoch's end is kept: going on must lead to the same bits.
-        training.save(context)?;
-    }
-    outcome?;
+    let mut training = Training::start(config, teacher, data, context)?;
+    training.train(context)?;
     Ok(Box::new(training.detector()?))
 }
 
@@ -87,27 +81,12 @@ impl Trainer {
 struct Training<'a> {
     config: &'a Config,
     teacher: &'a Teacher,
+    data: &'a dyn TrainingData,
     trainer: Trainer,
     /// Where the teacher's tokens are kept, of the test images too.
     store: Arc<dyn FeatureStore>,
     precision: Precision,
-    shuffle: Stream,
-    place: Place,
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    /// Epochs that are over.
-    epochs: usize,
-    /// Steps of the epoch after them.
-    steps: usize,
-    /// The sum of these steps' losses.
-    loss: f64,
-    /// Where the shuffle stood when that epoch began.
-    shuffle: StreamPosition,
-    /// The harness asked to stop.
-    stopped: bool,
+    epochs: Epochs,
 }
 
 /// What a checkpoint holds beside tensors.
@@ -115,7 +94,7 @@ struct Place {
 struct Saved {
     config: Config,
     backbone: String,
-    place: Place,
+    progress: Progress,
     noise: StreamPosition,
 }
 
@@ -127,6 +106,7 @@ impl<'a> Training<'a> {
     fn start(
         config: &'a Config,
         teacher: &'a Teacher,
+        data: &'a dyn TrainingData,
         context: &mut FitContext<'_>,
     ) -> Result<Self, MethodError> {
         let device = teacher.vit.device();
@@ -138,74 +118,24 @@ impl<'a> Training<'a> {
         };
         let steps = (config.milestones.clone(), config.gamma);
         let trainer = Trainer::new(student, options, steps, (config.dropout, context.stream("dropout")))?;
-        let shuffle = context.stream("shuffle");
-        let place = Place { epochs: 0, steps: 0, loss: 0.0, shuffle: shuffle.position(), stopped: false };
-        let store = Arc::clone(&context.features);
-        let precision = context.precision;
-        let mut training = Self { config, teacher, trainer, store, precision, shuffle, place };
+        let shape = EpochShape {
+            sample: config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement),
+            batch: config.batch_size,
+            drop_last: true,
+        };
+        let mut training = Self {
+            config,
+            teacher,
+            data,
+            trainer,
+            store: Arc::clone(&context.features),
+            precision: context.precision,
+            epochs: Epochs::new(config.epochs, shape, data.len(), context.stream("shuffle")),
+        };
         if let Some(checkpoint) = context.checkpoints.latest(device)? {
             training.restore(&checkpoint)?;
         }
         Ok(training)
-    }
-
-    /// The batches of the current epoch.
-    fn batches(&mut self, images: usize) -> Vec<Vec<usize>> {
-        // An epoch that was broken off draws its order again.
-        self.shuffle = Stream::at(&self.place.shuffle);
-        let sample = self.config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement);
-        let batch = self.config.batch_size.min(images).min(self.config.images_per_epoch.unwrap_or(images));
-        EpochPlan { sample, order: Order::Shuffled, batch, drop_last: true, stream: &mut self.shuffle }
-            .batches(images)
-    }
-
-    fn run(&mut self, data: &dyn TrainingData, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut announced = false;
-        while self.place.epochs < self.config.epochs && !self.place.stopped {
-            let batches = self.batches(data.len());
-            if !announced {
-                let name = "train the student".to_owned();
-                context.tell(&Event::Phase { name, steps: Some(batches.len() * self.config.epochs) });
-                announced = true;
-            }
-            self.epoch(&batches, data, context)?;
-            let epoch = self.place.epochs + 1;
-            context.cancellation.check()?;
-            let loss = self.place.loss / self.place.steps as f64;
-            context.tell(&Event::Metric { name: "loss".to_owned(), at: epoch as f64, value: loss });
-            tracing::debug!(epoch, loss, "an epoch is over");
-            let flow = context.offer(epoch, Some(loss), &mut Candidate(self))?;
-            let shuffle = self.shuffle.position();
-            self.place = Place { epochs: epoch, steps: 0, loss: 0.0, shuffle, stopped: flow == Flow::Stop };
-            // After the offer: a run that is killed in between offers once more, which changes nothing; the other way
-            // round an offer could be lost.
-            self.save(context)?;
-        }
-        Ok(())
-    }
-
-    /// The rest of the current epoch.
-    fn epoch(
-        &mut self,
-        batches: &[Vec<usize>],
-        data: &dyn TrainingData,
-        context: &FitContext<'_>,
-    ) -> Result<(), MethodError> {
-        self.trainer.enter(self.place.epochs);
-        for indices in batches.iter().skip(self.place.steps) {
-            context.cancellation.check()?;
-            let images = data.get(indices)?;
-            images.require_finite()?;
-            let keys = indices.iter().map(|index| data.key(*index)).collect::<Result<Vec<_>, _>>()?;
-            let tokens = self.teacher.once(&*context.features, context.precision, &keys, &mut |places| {
-                Ok(chosen(images.pixels(), places)?)
-            })?;
-            let pixels = images.pixels().to_device(self.teacher.vit.device()).map_err(Error::from)?;
-            self.place.loss += self.trainer.step(&pixels, &tokens)?;
-            context.tell(&Event::Step { step: self.place.epochs * batches.len() + self.place.steps });
-            self.place.steps += 1;
-        }
-        Ok(())
     }
 
     fn detector(&self) -> Result<KdadDetector, Error> {
@@ -218,48 +148,67 @@ impl<'a> Training<'a> {
         Ok(detector)
     }
 
-    fn save(&self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in self.trainer.student.weights()? {
-            tensors.insert(format!("{STUDENT}{name}"), tensor);
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
+        let saved: Saved = checkpoint.state()?;
+        Checkpoint::require_same("backbone", &self.teacher.vit.identity().sha256, &saved.backbone)?;
+        Checkpoint::require_same("config", self.config, &saved.config)?;
+        self.trainer.student.load(&checkpoint.part(STUDENT).collect())?;
+        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
+        self.trainer.adam.load_state(&adam).map_err(Error::from)?;
+        self.trainer.noise = Stream::at(&saved.noise);
+        self.epochs.go_on(saved.progress);
+        Ok(())
+    }
+}
+
+impl EpochTraining for Training<'_> {
+    const PHASE: &'static str = "train the student";
+
+    fn epochs(&mut self) -> &mut Epochs {
+        &mut self.epochs
+    }
+
+    fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
+        self.trainer.enter(self.epochs.current());
+        let done = self.epochs.steps_done();
+        let data = self.data;
+        let batches = self.epochs.plan().batches(data.len());
+        for indices in batches.iter().skip(done) {
+            context.cancellation.check()?;
+            let images = data.get(indices)?;
+            images.require_finite()?;
+            let keys = indices.iter().map(|index| data.key(*index)).collect::<Result<Vec<_>, _>>()?;
+            let tokens = self.teacher.once(&*context.features, context.precision, &keys, &mut |places| {
+                Ok(chosen(images.pixels(), places)?)
+            })?;
+            let pixels = images.pixels().to_device(self.teacher.vit.device()).map_err(Error::from)?;
+            let loss = self.trainer.step(&pixels, &tokens)?;
+            self.epochs.step_done(&[("loss", loss)], context);
         }
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        for (name, tensor) in adam {
-            tensors.insert(format!("{ADAM}{name}"), tensor);
-        }
-        let state = Saved {
-            config: self.config.clone(),
-            backbone: self.teacher.vit.identity().sha256.clone(),
-            place: self.place.clone(),
-            noise: self.trainer.noise.position(),
-        };
-        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
-        context.checkpoints.save(&Checkpoint::new(named, &state)?)?;
         Ok(())
     }
 
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
-        let saved: Saved = checkpoint.state()?;
-        let backbone = &self.teacher.vit.identity().sha256;
-        if saved.backbone != *backbone {
-            let (expected, found) = (backbone.clone(), saved.backbone);
-            return Err(Error::Checkpoint { field: "backbone", expected, found }.into());
-        }
-        if saved.config != *self.config {
-            let (expected, found) = (format!("{:?}", self.config), format!("{:?}", saved.config));
-            return Err(Error::Checkpoint { field: "config", expected, found }.into());
-        }
-        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
-            let own =
-                |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()));
-            checkpoint.tensors.iter().filter_map(own).collect()
+    fn offer(
+        &mut self,
+        epoch: usize,
+        loss: Option<f64>,
+        context: &mut FitContext<'_>,
+    ) -> Result<Flow, MethodError> {
+        context.offer(epoch, loss, &mut Candidate(self))
+    }
+
+    fn save(&mut self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
+        let state = Saved {
+            config: self.config.clone(),
+            backbone: self.teacher.vit.identity().sha256.clone(),
+            progress: self.epochs.progress().clone(),
+            noise: self.trainer.noise.position(),
         };
-        self.trainer.student.load(&part(STUDENT))?;
-        let adam = OptimizerState::from_tensors(part(ADAM)).map_err(Error::from)?;
-        self.trainer.adam.load_state(&adam).map_err(Error::from)?;
-        self.trainer.noise = Stream::at(&saved.noise);
-        self.shuffle = Stream::at(&saved.place.shuffle);
-        self.place = saved.place;
+        let mut checkpoint = Checkpoint::new([], &state)?;
+        checkpoint.put(STUDENT, self.trainer.student.weights()?)?;
+        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
+        checkpoint.put(ADAM, adam)?;
+        context.checkpoints.save(&checkpoint)?;
         Ok(())
     }
 }

@@ -63,16 +63,6 @@ pub enum Error {
         /// The shape found, if there is one.
         found: Option<Vec<usize>>,
     },
-    /// A checkpoint of another configuration or backbone.
-    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
-    Checkpoint {
-        /// What differs.
-        field: &'static str,
-        /// This fit's.
-        expected: String,
-        /// The checkpoint's.
-        found: String,
-    },
 }
 
 impl From<Error> for MethodError {

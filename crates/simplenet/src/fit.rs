@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anomaly_core::{
-    Checkpoint, Detector, EpochPlan, Event, FeatureStore, FitContext, Flow, Images, MethodError, Offer,
-    Order, Precision, Sample, Stream, StreamPosition, TrainingData,
+    Checkpoint, Detector, EpochShape, EpochTraining, Epochs, FeatureStore, FitContext, Flow, Images,
+    MethodError, Offer, Precision, Progress, Sample, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
 use cnn_backbone::RunningStatistics;
@@ -34,13 +34,8 @@ pub(crate) fn fit(
     if data.is_empty() {
         return Err(Error::NoImages.into());
     }
-    let mut training = Training::start(config, extractor, context)?;
-    let outcome = training.run(data, context);
-    if let Err(MethodError::Cancelled) = outcome {
-        // What was done since the last epoch's end is kept: going on must lead to the same bits.
-        training.save(context)?;
-    }
-    outcome?;
+    let mut training = Training::start(config, extractor, data, context)?;
+    training.train(context)?;
     Ok(Box::new(training.detector()?))
 }
 
@@ -65,6 +60,7 @@ pub(crate) fn noise(config: &Config, features: &Tensor, stream: &mut Stream) -> 
 struct Training<'a> {
     config: &'a Config,
     extractor: &'a Extractor,
+    data: &'a dyn TrainingData,
     sizes: Sizes,
     trainer: Trainer,
     /// Of the residual network, where its batch norms are in training mode; else none.
@@ -72,26 +68,10 @@ struct Training<'a> {
     /// Where features are kept, of the test images too.
     store: Arc<dyn FeatureStore>,
     precision: Precision,
-    shuffle: Stream,
     noise: Stream,
     /// Where the noise of validation losses starts: the same for every epoch.
     validation: StreamPosition,
-    place: Place,
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    /// Epochs that are over.
-    epochs: usize,
-    /// Steps of the epoch after them.
-    steps: usize,
-    /// The sum of these steps' losses.
-    loss: f64,
-    /// Where the shuffle stood when that epoch began.
-    shuffle: StreamPosition,
-    /// The harness asked to stop.
-    stopped: bool,
+    epochs: Epochs,
 }
 
 /// What a checkpoint holds beside tensors.
@@ -99,7 +79,7 @@ struct Place {
 struct Saved {
     config: Config,
     backbone: String,
-    place: Place,
+    progress: Progress,
     noise: StreamPosition,
 }
 
@@ -131,6 +111,7 @@ impl<'a> Training<'a> {
     fn start(
         config: &'a Config,
         extractor: &'a Extractor,
+        data: &'a dyn TrainingData,
         context: &mut FitContext<'_>,
     ) -> Result<Self, MethodError> {
         let device = extractor.backbone.device();
@@ -145,20 +126,23 @@ impl<'a> Training<'a> {
             adaptor_decay: config.adaptor_weight_decay,
             adam: AdamOptions::adam_w(),
         };
-        let shuffle = context.stream("shuffle");
-        let place = Place { epochs: 0, steps: 0, loss: 0.0, shuffle: shuffle.position(), stopped: false };
+        let shape = EpochShape {
+            sample: config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement),
+            batch: config.batch_size,
+            drop_last: true,
+        };
         let mut training = Self {
             config,
             extractor,
+            data,
             sizes,
             trainer: Trainer::new(sizes, &state, rates)?,
             drifted: RunningStatistics::default(),
             store: Arc::clone(&context.features),
             precision: context.precision,
-            shuffle,
             noise: context.stream("noise"),
             validation: context.stream("validation-noise").position(),
-            place,
+            epochs: Epochs::new(config.epochs, shape, data.len(), context.stream("shuffle")),
         };
         if let Some(checkpoint) = context.checkpoints.latest(device)? {
             training.restore(&checkpoint)?;
@@ -166,68 +150,8 @@ impl<'a> Training<'a> {
         Ok(training)
     }
 
-    /// The batches of the current epoch.
-    fn batches(&mut self, images: usize) -> Vec<Vec<usize>> {
-        // An epoch that was broken off draws its order again.
-        self.shuffle = Stream::at(&self.place.shuffle);
-        let sample = self.config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement);
-        let batch = self.config.batch_size.min(images).min(self.config.images_per_epoch.unwrap_or(images));
-        EpochPlan { sample, order: Order::Shuffled, batch, drop_last: true, stream: &mut self.shuffle }
-            .batches(images)
-    }
-
-    fn run(&mut self, data: &dyn TrainingData, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut announced = false;
-        while self.place.epochs < self.config.epochs && !self.place.stopped {
-            let batches = self.batches(data.len());
-            if !announced {
-                let name = "train adaptor and discriminator".to_owned();
-                context.tell(&Event::Phase { name, steps: Some(batches.len() * self.config.epochs) });
-                announced = true;
-            }
-            self.epoch(&batches, data, context)?;
-            let epoch = self.place.epochs + 1;
-            context.cancellation.check()?;
-            let loss = self.place.loss / self.place.steps as f64;
-            context.tell(&Event::Metric { name: "loss".to_owned(), at: epoch as f64, value: loss });
-            tracing::debug!(epoch, loss, "an epoch is over");
-            let flow = context.offer(epoch, Some(loss), &mut Candidate(self))?;
-            let shuffle = self.shuffle.position();
-            self.place = Place { epochs: epoch, steps: 0, loss: 0.0, shuffle, stopped: flow == Flow::Stop };
-            // After the offer: a run that is killed in between offers once more, which changes nothing; the other way
-            // round an offer could be lost.
-            self.save(context)?;
-        }
-        Ok(())
-    }
-
-    /// The rest of the current epoch.
-    fn epoch(
-        &mut self,
-        batches: &[Vec<usize>],
-        data: &dyn TrainingData,
-        context: &FitContext<'_>,
-    ) -> Result<(), MethodError> {
-        self.trainer.enter(self.place.epochs);
-        for indices in batches.iter().skip(self.place.steps) {
-            context.cancellation.check()?;
-            let features = self.features(indices, data, context)?;
-            let noise = noise(self.config, &features, &mut self.noise)?;
-            let (loss, gradients) = self.trainer.gradients(&features, &noise)?;
-            self.trainer.apply(&gradients)?;
-            self.place.loss += loss;
-            context.tell(&Event::Step { step: self.place.epochs * batches.len() + self.place.steps });
-            self.place.steps += 1;
-        }
-        Ok(())
-    }
-
-    fn features(
-        &mut self,
-        indices: &[usize],
-        data: &dyn TrainingData,
-        context: &FitContext<'_>,
-    ) -> Result<Tensor, MethodError> {
+    fn features(&mut self, indices: &[usize], context: &FitContext<'_>) -> Result<Tensor, MethodError> {
+        let data = self.data;
         if !self.config.batch_statistics {
             let keys = indices.iter().map(|index| data.key(*index)).collect::<Result<Vec<_>, _>>()?;
             return self.extractor.once(&*context.features, context.precision, &keys, &mut |places| {
@@ -254,57 +178,76 @@ impl<'a> Training<'a> {
         Ok(detector)
     }
 
-    fn save(&self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in self.trainer.state()?.tensors()? {
-            tensors.insert(format!("{NETWORK}{name}"), tensor);
-        }
-        for (prefix, adam) in [(DISCRIMINATOR, &self.trainer.discriminator), (ADAPTOR, &self.trainer.adaptor)]
-        {
-            let state = adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-            tensors.extend(state.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
-        }
-        tensors.extend(statistics_tensors(&self.drifted).map(|(name, tensor)| (name, tensor.clone())));
-        let state = Saved {
-            config: self.config.clone(),
-            backbone: self.extractor.backbone.identity().1.to_owned(),
-            place: self.place.clone(),
-            noise: self.noise.position(),
-        };
-        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
-        context.checkpoints.save(&Checkpoint::new(named, &state)?)?;
-        Ok(())
-    }
-
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
         let saved: Saved = checkpoint.state()?;
         let (_, backbone) = self.extractor.backbone.identity();
-        if saved.backbone != backbone {
-            let (expected, found) = (backbone.to_owned(), saved.backbone);
-            return Err(Error::Checkpoint { field: "backbone", expected, found }.into());
-        }
-        if saved.config != *self.config {
-            let (expected, found) = (format!("{:?}", self.config), format!("{:?}", saved.config));
-            return Err(Error::Checkpoint { field: "config", expected, found }.into());
-        }
-        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
-            let own =
-                |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()));
-            checkpoint.tensors.iter().filter_map(own).collect()
-        };
-        let state = State::read(&self.sizes, &part(NETWORK), self.extractor.backbone.device())?;
+        Checkpoint::require_same("backbone", &backbone, &saved.backbone.as_str())?;
+        Checkpoint::require_same("config", self.config, &saved.config)?;
+        let network = checkpoint.part(NETWORK).collect();
+        let state = State::read(&self.sizes, &network, self.extractor.backbone.device())?;
         self.trainer.weights.load(&state.weights)?;
         self.trainer.running = state.running;
         for (prefix, adam) in
             [(DISCRIMINATOR, &mut self.trainer.discriminator), (ADAPTOR, &mut self.trainer.adaptor)]
         {
-            let state = OptimizerState::from_tensors(part(prefix)).map_err(Error::from)?;
+            let state = OptimizerState::from_tensors(checkpoint.part(prefix)).map_err(Error::from)?;
             adam.load_state(&state).map_err(Error::from)?;
         }
         self.drifted = statistics_of(&checkpoint.tensors);
         self.noise = Stream::at(&saved.noise);
-        self.shuffle = Stream::at(&saved.place.shuffle);
-        self.place = saved.place;
+        self.epochs.go_on(saved.progress);
+        Ok(())
+    }
+}
+
+impl EpochTraining for Training<'_> {
+    const PHASE: &'static str = "train adaptor and discriminator";
+
+    fn epochs(&mut self) -> &mut Epochs {
+        &mut self.epochs
+    }
+
+    fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
+        self.trainer.enter(self.epochs.current());
+        let done = self.epochs.steps_done();
+        let batches = self.epochs.plan().batches(self.data.len());
+        for indices in batches.iter().skip(done) {
+            context.cancellation.check()?;
+            let features = self.features(indices, context)?;
+            let noise = noise(self.config, &features, &mut self.noise)?;
+            let (loss, gradients) = self.trainer.gradients(&features, &noise)?;
+            self.trainer.apply(&gradients)?;
+            self.epochs.step_done(&[("loss", loss)], context);
+        }
+        Ok(())
+    }
+
+    fn offer(
+        &mut self,
+        epoch: usize,
+        loss: Option<f64>,
+        context: &mut FitContext<'_>,
+    ) -> Result<Flow, MethodError> {
+        context.offer(epoch, loss, &mut Candidate(self))
+    }
+
+    fn save(&mut self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
+        let state = Saved {
+            config: self.config.clone(),
+            backbone: self.extractor.backbone.identity().1.to_owned(),
+            progress: self.epochs.progress().clone(),
+            noise: self.noise.position(),
+        };
+        let mut checkpoint = Checkpoint::new([], &state)?;
+        checkpoint.put(NETWORK, self.trainer.state()?.tensors()?)?;
+        for (prefix, adam) in [(DISCRIMINATOR, &self.trainer.discriminator), (ADAPTOR, &self.trainer.adaptor)]
+        {
+            checkpoint
+                .put(prefix, adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?)?;
+        }
+        let drifted = statistics_tensors(&self.drifted);
+        checkpoint.put("", drifted.map(|(name, tensor)| (name, tensor.clone())))?;
+        context.checkpoints.save(&checkpoint)?;
         Ok(())
     }
 }

@@ -1,11 +1,10 @@
 //! Training the students, and finishing a detector from them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anomaly_core::{
-    Cancellation, Checkpoint, Detector, EpochPlan, Event, FitContext, Flow, Images, MethodError, Offer,
-    Order, Sample, Stream, StreamPosition, TrainingData,
+    Cancellation, Checkpoint, Detector, EpochPlan, EpochShape, EpochTraining, Epochs, Event, FitContext,
+    Flow, Images, MethodError, Offer, Order, Progress, Sample, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
 use optim::{Adam, AdamOptions, Optimizer, OptimizerState, ParameterGroup};
@@ -28,15 +27,10 @@ pub(crate) fn fit(
     if data.len() < 2 {
         return Err(Error::TooFewImages(data.len()).into());
     }
-    let mut training = Training::start(config, teacher, context)?;
-    let outcome = training.run(data, context);
-    if let Err(MethodError::Cancelled) = outcome {
-        // What was done since the last epoch's end is kept: going on must lead to the same bits.
-        training.save(context)?;
-    }
-    outcome?;
+    let mut training = Training::start(config, teacher, data, context)?;
+    training.train(context)?;
     context.tell(&Event::Phase { name: "fit the Gaussians".to_owned(), steps: None });
-    training.candidate(data, &context.cancellation).detector()
+    training.candidate(&context.cancellation).detector()
 }
 
 /// The students, their optimiser and their noise.
@@ -102,24 +96,9 @@ impl<'a> Trainer<'a> {
 struct Training<'a> {
     config: &'a Config,
     teacher: &'a Arc<Vit>,
+    data: &'a dyn TrainingData,
     trainer: Trainer<'a>,
-    shuffle: Stream,
-    place: Place,
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    /// Epochs that are over.
-    epochs: usize,
-    /// Steps of the epoch after them.
-    steps: usize,
-    /// The sum of these steps' losses.
-    loss: f64,
-    /// Where the shuffle stood when that epoch began.
-    shuffle: StreamPosition,
-    /// The harness asked to stop.
-    stopped: bool,
+    epochs: Epochs,
 }
 
 /// What a checkpoint holds beside tensors.
@@ -127,7 +106,7 @@ struct Place {
 struct Saved {
     config: Config,
     backbone: String,
-    place: Place,
+    progress: Progress,
     teacher_noise: StreamPosition,
     student_noise: StreamPosition,
 }
@@ -140,6 +119,7 @@ impl<'a> Training<'a> {
     fn start(
         config: &'a Config,
         teacher: &'a Arc<Vit>,
+        data: &'a dyn TrainingData,
         context: &mut FitContext<'_>,
     ) -> Result<Self, MethodError> {
         let student = Student::new(teacher, &mut context.stream("init"))?;
@@ -147,119 +127,90 @@ impl<'a> Training<'a> {
         let noise = (context.stream("teacher-dropout"), context.stream("student-dropout"));
         let dropout = (config.dropout, config.teacher_dropout);
         let trainer = Trainer::new(teacher, student, options, dropout, noise)?;
-        let shuffle = context.stream("shuffle");
-        let place = Place { epochs: 0, steps: 0, loss: 0.0, shuffle: shuffle.position(), stopped: false };
-        let mut training = Self { config, teacher, trainer, shuffle, place };
+        let epochs = Epochs::new(
+            config.epochs,
+            EpochShape::all(config.batch_size),
+            data.len(),
+            context.stream("shuffle"),
+        );
+        let mut training = Self { config, teacher, data, trainer, epochs };
         if let Some(checkpoint) = context.checkpoints.latest(teacher.device())? {
             training.restore(&checkpoint)?;
         }
         Ok(training)
     }
 
-    fn run(&mut self, data: &dyn TrainingData, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let steps = data.len().div_ceil(self.config.batch_size);
-        let name = "train the students".to_owned();
-        context.tell(&Event::Phase { name, steps: Some(steps * self.config.epochs) });
-        while self.place.epochs < self.config.epochs && !self.place.stopped {
-            self.epoch(data, context)?;
-            let epoch = self.place.epochs + 1;
-            context.cancellation.check()?;
-            let loss = self.place.loss / self.place.steps as f64;
-            context.tell(&Event::Metric { name: "loss".to_owned(), at: epoch as f64, value: loss });
-            tracing::debug!(epoch, loss, "an epoch is over");
-            let mut flow = Flow::Continue;
-            if is_evaluated(epoch, self.config.eval_every) {
-                let cancellation = context.cancellation.clone();
-                let mut candidate = self.candidate(data, &cancellation);
-                flow = context.offer(epoch, Some(loss), &mut candidate)?;
-            }
-            let shuffle = self.shuffle.position();
-            self.place = Place { epochs: epoch, steps: 0, loss: 0.0, shuffle, stopped: flow == Flow::Stop };
-            // After the offer: a run that is killed in between offers once more, which changes nothing; the other way
-            // round an offer could be lost.
-            self.save(context)?;
-        }
-        Ok(())
-    }
-
-    /// The rest of the current epoch.
-    fn epoch(&mut self, data: &dyn TrainingData, context: &FitContext<'_>) -> Result<(), MethodError> {
-        // An epoch that was broken off draws its order again, and leaves out what it has seen.
-        self.shuffle = Stream::at(&self.place.shuffle);
-        let plan = EpochPlan {
-            sample: Sample::All,
-            order: Order::Shuffled,
-            batch: self.config.batch_size,
-            drop_last: false,
-            stream: &mut self.shuffle,
-        };
-        let steps = data.len().div_ceil(self.config.batch_size);
-        for batch in data.epoch(plan).skip(self.place.steps) {
-            context.cancellation.check()?;
-            let images = batch?.images;
-            images.require_finite()?;
-            self.place.loss += self.trainer.step(images.pixels())?;
-            context.tell(&Event::Step { step: self.place.epochs * steps + self.place.steps });
-            self.place.steps += 1;
-        }
-        Ok(())
-    }
-
-    fn candidate<'c>(&'c self, data: &'c dyn TrainingData, cancellation: &'c Cancellation) -> Candidate<'c> {
+    fn candidate<'c>(&'c self, cancellation: &'c Cancellation) -> Candidate<'c> {
         Candidate {
             config: self.config,
             teacher: self.teacher,
             student: &self.trainer.student,
-            data,
+            data: self.data,
             cancellation,
             frozen: None,
         }
     }
 
-    fn save(&self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in self.trainer.student.named_tensors()? {
-            tensors.insert(format!("{STUDENT}{name}"), tensor);
-        }
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        for (name, tensor) in adam {
-            tensors.insert(format!("{ADAM}{name}"), tensor);
-        }
-        let state = Saved {
-            config: self.config.clone(),
-            backbone: self.trainer.teacher.identity().sha256.clone(),
-            place: self.place.clone(),
-            teacher_noise: self.trainer.teacher_noise.position(),
-            student_noise: self.trainer.student_noise.position(),
-        };
-        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
-        context.checkpoints.save(&Checkpoint::new(named, &state)?)?;
-        Ok(())
-    }
-
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
         let saved: Saved = checkpoint.state()?;
-        let backbone = &self.trainer.teacher.identity().sha256;
-        if saved.backbone != *backbone {
-            let (expected, found) = (backbone.clone(), saved.backbone);
-            return Err(Error::Checkpoint { field: "backbone", expected, found }.into());
-        }
-        if saved.config != *self.config {
-            let (expected, found) = (format!("{:?}", self.config), format!("{:?}", saved.config));
-            return Err(Error::Checkpoint { field: "config", expected, found }.into());
-        }
-        let part = |prefix: &str| -> HashMap<String, Tensor> {
-            let own =
-                |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()));
-            checkpoint.tensors.iter().filter_map(own).collect()
-        };
-        self.trainer.student.load(&part(STUDENT))?;
-        let adam = OptimizerState::from_tensors(part(ADAM)).map_err(Error::from)?;
+        Checkpoint::require_same("backbone", &self.teacher.identity().sha256, &saved.backbone)?;
+        Checkpoint::require_same("config", self.config, &saved.config)?;
+        self.trainer.student.load(&checkpoint.part(STUDENT).collect())?;
+        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
         self.trainer.adam.load_state(&adam).map_err(Error::from)?;
         self.trainer.teacher_noise = Stream::at(&saved.teacher_noise);
         self.trainer.student_noise = Stream::at(&saved.student_noise);
-        self.shuffle = Stream::at(&saved.place.shuffle);
-        self.place = saved.place;
+        self.epochs.go_on(saved.progress);
+        Ok(())
+    }
+}
+
+impl EpochTraining for Training<'_> {
+    const PHASE: &'static str = "train the students";
+
+    fn epochs(&mut self) -> &mut Epochs {
+        &mut self.epochs
+    }
+
+    fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
+        let done = self.epochs.steps_done();
+        let plan = self.epochs.plan();
+        for batch in self.data.epoch(plan).skip(done) {
+            context.cancellation.check()?;
+            let images = batch?.images;
+            images.require_finite()?;
+            let loss = self.trainer.step(images.pixels())?;
+            self.epochs.step_done(&[("loss", loss)], context);
+        }
+        Ok(())
+    }
+
+    fn offer(
+        &mut self,
+        epoch: usize,
+        loss: Option<f64>,
+        context: &mut FitContext<'_>,
+    ) -> Result<Flow, MethodError> {
+        if is_evaluated(epoch, self.config.eval_every) {
+            let cancellation = context.cancellation.clone();
+            return context.offer(epoch, loss, &mut self.candidate(&cancellation));
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn save(&mut self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
+        let state = Saved {
+            config: self.config.clone(),
+            backbone: self.teacher.identity().sha256.clone(),
+            progress: self.epochs.progress().clone(),
+            teacher_noise: self.trainer.teacher_noise.position(),
+            student_noise: self.trainer.student_noise.position(),
+        };
+        let mut checkpoint = Checkpoint::new([], &state)?;
+        checkpoint.put(STUDENT, self.trainer.student.named_tensors()?)?;
+        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
+        checkpoint.put(ADAM, adam)?;
+        context.checkpoints.save(&checkpoint)?;
         Ok(())
     }
 }

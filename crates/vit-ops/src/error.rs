@@ -31,6 +31,9 @@ pub enum Error {
         /// What was given.
         found: f64,
     },
+    /// A network lacks a tensor.
+    #[error("the network's tensor `{0}` is missing")]
+    MissingTensor(String),
     /// A word that is none of those known.
     #[error("{what} should be {expected}, but is `{found}`")]
     Name {

@@ -3,11 +3,10 @@
 use anomaly_core::Stream;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use vit_ops::VarianceGradient;
 use vit_ops::init::{normal, uniform, xavier_uniform};
+use vit_ops::{NamedTensors, VarianceGradient};
 
 use crate::Error;
-use crate::weights::Named;
 
 /// What the register tokens are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -91,7 +90,7 @@ impl Architecture {
     /// First weights as Keras makes them, drawn in the order of the forward pass: kernels Glorot-uniform with the fans
     /// that its rule gives for its own layouts, biases 0, positions uniform within 0.05, norms 1 and 0. Learned registers
     /// are normal with 0.02, and the density head's layers as `PyTorch` makes them.
-    pub(crate) fn init(&self, stream: &mut Stream, device: &Device) -> Result<Named, Error> {
+    pub(crate) fn init(&self, stream: &mut Stream, device: &Device) -> Result<NamedTensors, Error> {
         let mut all: Vec<(String, Tensor)> = Vec::new();
         let zeros = |n: usize| Tensor::zeros(n, DType::F32, device);
         let ones = |n: usize| Tensor::ones(n, DType::F32, device);

@@ -1,11 +1,13 @@
 //! The convolutional decoder.
 
 use candle_core::Tensor;
-use vit_ops::{BatchStatistics, Gelu, RunningVariance, batch_norm, batch_norm_train, conv_transpose2d, gelu};
+use vit_ops::{
+    BatchStatistics, Gelu, NamedTensors, NetworkWeights, RunningVariance, batch_norm, batch_norm_train,
+    conv_transpose2d, gelu,
+};
 
 use crate::Error;
 use crate::architecture::{Architecture, Norms};
-use crate::weights::{Named, Weights};
 
 /// Stages of a transposed convolution, GELU and batch norm, in this order, the last stage too: the reconstruction has no
 /// bounds.
@@ -33,7 +35,7 @@ pub(crate) type Seen = Vec<(String, BatchStatistics)>;
 
 impl Decoder {
     /// Of the tensors `decoder.*`.
-    pub(crate) fn new(architecture: &Architecture, named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(architecture: &Architecture, named: &NamedTensors) -> Result<Self, Error> {
         let stages = (0..architecture.filters.len()).map(|index| {
             let (conv, name) = (format!("decoder.{index}.conv"), format!("decoder.{index}.norm"));
             let part = |part: &str| named.get(&format!("{name}.{part}"));
@@ -86,7 +88,7 @@ impl Decoder {
 }
 
 /// Blends what was seen of a batch into the moving statistics; the biased variance, as Keras does.
-pub(crate) fn follow(weights: &Weights, seen: &Seen, kept: f64) -> Result<(), Error> {
+pub(crate) fn follow(weights: &NetworkWeights, seen: &Seen, kept: f64) -> Result<(), Error> {
     for (name, statistics) in seen {
         let mean = weights.running(&format!("{name}.running_mean"))?;
         let variance = weights.running(&format!("{name}.running_var"))?;

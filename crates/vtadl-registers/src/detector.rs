@@ -8,6 +8,7 @@ use anomaly_core::{
 };
 use candle_core::{D, DType, Device, Tensor};
 use density_heads::TokenMap;
+use vit_ops::NamedTensors;
 
 use crate::architecture::RegisterKind;
 use crate::calibration::Calibration;
@@ -16,7 +17,6 @@ use crate::error::finite;
 use crate::loss::{Losses, density_loss};
 use crate::network::{Network, Output, draw_registers};
 use crate::residual::{l1_map, mask, ssim_map};
-use crate::weights::Named;
 use crate::{Config, Error, INFO};
 
 /// What a fit of VT-ADL with registers gives.
@@ -33,7 +33,7 @@ pub struct VtadlRegistersDetector {
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) config: Config,
-    tensors: Named,
+    tensors: NamedTensors,
     network: Network,
     /// The registers of every image, `(1, R, D)`, if they are drawn.
     registers: Option<Tensor>,
@@ -44,7 +44,7 @@ pub(crate) struct Finished {
 pub(crate) type MapsByKind = BTreeMap<MapKind, Tensor>;
 
 impl Finished {
-    pub(crate) fn new(config: Config, tensors: Named, device: &Device) -> Result<Self, Error> {
+    pub(crate) fn new(config: Config, tensors: NamedTensors, device: &Device) -> Result<Self, Error> {
         let architecture = config.architecture();
         let network = Network::new(&architecture, &tensors)?;
         let registers = evaluation_registers(&config, device)?;
@@ -101,7 +101,7 @@ impl Finished {
     /// The chosen map of all maps.
     pub(crate) fn chosen(&self, maps: &MapsByKind, calibration: &Calibration) -> Result<Tensor, Error> {
         let of = |kind: MapKind| {
-            maps.get(&kind).ok_or_else(|| Error::MissingTensor(format!("the map `{}`", kind.name())))
+            maps.get(&kind).ok_or_else(|| Error::MissingMap(format!("the map `{}`", kind.name())))
         };
         if self.config.map != MapKind::Fused {
             return Ok(of(self.config.map)?.clone());
@@ -116,7 +116,7 @@ impl Finished {
                 None => scaled,
             });
         }
-        sum.ok_or_else(|| Error::MissingTensor("any map to fuse".to_owned()))
+        sum.ok_or_else(|| Error::MissingMap("any map to fuse".to_owned()))
     }
 
     /// The length of each patch token after the last block.
@@ -151,7 +151,7 @@ impl VtadlRegistersDetector {
         let config: Config = reader.config()?;
         config.validate()?;
         let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
-        let tensors = reader.tensors().iter().map(moved).collect::<Result<Named, Error>>()?;
+        let tensors = reader.tensors().iter().map(moved).collect::<Result<NamedTensors, Error>>()?;
         Ok(Self { finished: Finished::new(config, tensors, device)?, calibration: reader.state()? })
     }
 

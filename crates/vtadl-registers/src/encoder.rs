@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 use vit_ops::{
-    AttentionOptions, Dropout, Gelu, Linear, PatchEmbed, Precision, attention, gelu, layer_norm_with,
+    AttentionOptions, Dropout, Gelu, Linear, NamedTensors, PatchEmbed, Precision, attention, gelu,
+    layer_norm_with,
 };
 
 use crate::Error;
 use crate::architecture::{Architecture, Norms};
 use crate::error::shape;
-use crate::weights::Named;
 
 /// Dropout after attention and within the MLP, while training.
 pub(crate) type Drops<'a> = Option<(f64, &'a mut anomaly_core::Stream)>;
@@ -21,7 +21,7 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    pub(crate) fn new(named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(named: &NamedTensors) -> Result<Self, Error> {
         let bias = Some(named.get("embedding.bias")?);
         let patches = PatchEmbed::new(&named.get("embedding.weight")?, bias, Precision::F32)?;
         Ok(Self { patches, positions: named.get("positions")? })
@@ -61,7 +61,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// Of the tensors `encoder.*`, `latent_norm.*` and, if there are any, `registers` `(1, R, D)`.
-    pub(crate) fn new(architecture: &Architecture, named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(architecture: &Architecture, named: &NamedTensors) -> Result<Self, Error> {
         let pair = |name: &str| -> Result<(Tensor, Tensor), Error> {
             Ok((named.get(&format!("{name}.weight"))?, named.get(&format!("{name}.bias"))?))
         };

@@ -27,9 +27,9 @@ pub enum Error {
         /// The number found.
         found: usize,
     },
-    /// A tensor of the network is missing.
-    #[error("the network's tensor `{0}` is missing")]
-    MissingTensor(String),
+    /// A map that the score asks for was not made.
+    #[error("the score needs {0}, which was not made")]
+    MissingMap(String),
     /// A tensor has another shape than it must have.
     #[error("{what}: expected {expected}, found {found:?}")]
     Shape {
@@ -60,16 +60,6 @@ pub enum Error {
         height: usize,
         /// Width found.
         width: usize,
-    },
-    /// A checkpoint of another configuration.
-    #[error("the checkpoint was written with {field} = {found}, but this fit has {expected}")]
-    Checkpoint {
-        /// What differs.
-        field: &'static str,
-        /// This fit's.
-        expected: String,
-        /// The checkpoint's.
-        found: String,
     },
 }
 

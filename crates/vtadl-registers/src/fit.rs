@@ -1,25 +1,25 @@
 //! Training from scratch, and finishing a detector.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anomaly_core::{
-    Checkpoint, Detector, EpochPlan, Event, FitContext, Flow, Images, MethodError, Offer, Order, Sample,
-    Stream, StreamPosition, TrainingData,
+    Checkpoint, Detector, EpochShape, EpochTraining, Epochs, Event, FitContext, Flow, Images, MethodError,
+    Offer, Progress, Stream, StreamPosition, TrainingData,
 };
 use candle_core::{Device, Tensor};
 use optim::OptimizerState;
 use serde::{Deserialize, Serialize};
+use vit_ops::{NamedTensors, NetworkWeights};
 
 use crate::architecture::RegisterKind;
 use crate::calibration::{Calibration, Sums, TokenNorms, chosen, threshold};
 use crate::config::MapKind;
 use crate::detector::{Finished, VtadlRegistersDetector, evaluation_registers};
 use crate::error::finite;
-use crate::loss::{LossWeights, Values};
+use crate::loss::LossWeights;
 use crate::network::{Network, draw_registers};
 use crate::optimizer::warm_up;
 use crate::trainer::{Draws, Objective, Trainer};
-use crate::weights::{Named, Weights};
 use crate::{Config, Error};
 
 /// Trains on `data`; the last state.
@@ -29,17 +29,12 @@ pub(crate) fn fit(
     context: &mut FitContext<'_>,
 ) -> Result<Box<dyn Detector>, MethodError> {
     let split = Split::draw(config, data.len(), &mut context.stream("validation"))?;
-    let mut training = Training::start(config, split, context)?;
-    let outcome = training.run(data, context);
-    if let Err(MethodError::Cancelled) = outcome {
-        // What was done since the last epoch's end is kept: going on must lead to the same bits.
-        training.save(context)?;
-    }
-    outcome?;
-    let mut last = training.candidate(data);
+    let mut training = Training::start(config, data, split, context)?;
+    training.train(context)?;
+    let mut last = training.candidate();
     let detector = last.finish()?;
     if let Some(norms) = last.norms {
-        let at = training.place.epochs as f64;
+        let at = training.epochs.current() as f64;
         for (name, value) in [
             ("token norm, largest", norms.largest),
             ("token norm, 99 %", norms.high),
@@ -102,29 +97,14 @@ impl Split {
 /// A run, with its place in the epochs.
 struct Training<'a> {
     config: &'a Config,
+    data: &'a dyn TrainingData,
     split: Split,
     trainer: Trainer,
-    shuffle: Stream,
+    epochs: Epochs,
     noise: Stream,
     registers: Stream,
     dropout: Stream,
-    place: Place,
     device: Device,
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    /// Epochs that are over.
-    epochs: usize,
-    /// Steps of the epoch after them.
-    steps: usize,
-    /// The sums of these steps' losses.
-    losses: Values,
-    /// Where the shuffle stood when that epoch began.
-    shuffle: StreamPosition,
-    /// The harness asked to stop.
-    stopped: bool,
 }
 
 /// What a checkpoint holds beside tensors.
@@ -132,7 +112,7 @@ struct Place {
 struct Saved {
     config: Config,
     images: usize,
-    place: Place,
+    progress: Progress,
     noise: StreamPosition,
     registers: StreamPosition,
     dropout: StreamPosition,
@@ -144,24 +124,28 @@ const OPTIMIZER: &str = "optimizer.";
 
 impl<'a> Training<'a> {
     /// From the checkpoint in `context`, or from the beginning.
-    fn start(config: &'a Config, split: Split, context: &mut FitContext<'_>) -> Result<Self, MethodError> {
+    fn start(
+        config: &'a Config,
+        data: &'a dyn TrainingData,
+        split: Split,
+        context: &mut FitContext<'_>,
+    ) -> Result<Self, MethodError> {
         let device = context.device.clone();
         let architecture = config.architecture();
         let first = architecture.init(&mut context.stream("init"), &device)?;
-        let steps = split.train.len().div_ceil(config.batch_size) * config.epochs;
-        let trainer = Trainer::new(&architecture, &first, config.objective(steps), &device)?;
-        let shuffle = context.stream("shuffle");
-        let losses = Values::default();
-        let place = Place { epochs: 0, steps: 0, losses, shuffle: shuffle.position(), stopped: false };
+        let shape = EpochShape::all(config.batch_size);
+        let epochs = Epochs::new(config.epochs, shape, split.train.len(), context.stream("shuffle"));
+        let trainer =
+            Trainer::new(&architecture, &first, config.objective(epochs.steps() * epochs.count()), &device)?;
         let mut training = Self {
             config,
+            data,
             split,
             trainer,
-            shuffle,
+            epochs,
             noise: context.stream("noise"),
             registers: context.stream("registers"),
             dropout: context.stream("dropout"),
-            place,
             device,
         };
         if let Some(checkpoint) = context.checkpoints.latest(&training.device)? {
@@ -170,62 +154,48 @@ impl<'a> Training<'a> {
         Ok(training)
     }
 
-    fn steps_an_epoch(&self) -> usize {
-        self.split.train.len().div_ceil(self.config.batch_size)
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            config: self.config,
+            weights: &self.trainer.weights,
+            split: &self.split,
+            data: self.data,
+            device: &self.device,
+            made: None,
+            norms: None,
+        }
     }
 
-    fn run(&mut self, data: &dyn TrainingData, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let steps = self.steps_an_epoch();
-        context.tell(&Event::Phase { name: "train".to_owned(), steps: Some(steps * self.config.epochs) });
-        while self.place.epochs < self.config.epochs && !self.place.stopped {
-            self.epoch(data, context)?;
-            let epoch = self.place.epochs + 1;
-            context.cancellation.check()?;
-            let loss = self.tell_losses(epoch, context);
-            let mut flow = Flow::Continue;
-            if epoch.is_multiple_of(self.config.offer_every) || epoch == self.config.epochs {
-                flow = context.offer(epoch, Some(loss), &mut self.candidate(data))?;
-            }
-            let (losses, shuffle) = (Values::default(), self.shuffle.position());
-            self.place = Place { epochs: epoch, steps: 0, losses, shuffle, stopped: flow == Flow::Stop };
-            // After the offer: a run that is killed in between offers once more, which changes nothing; the other way
-            // round an offer could be lost.
-            self.save(context)?;
-        }
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
+        let saved: Saved = checkpoint.state()?;
+        Checkpoint::require_same("config", self.config, &saved.config)?;
+        Checkpoint::require_same("training images", &self.split.train.len(), &saved.images)?;
+        self.trainer
+            .weights
+            .load(&checkpoint.part(NETWORK).collect::<NamedTensors>())
+            .map_err(Error::from)?;
+        let state = OptimizerState::from_tensors(checkpoint.part(OPTIMIZER)).map_err(Error::from)?;
+        self.trainer.optimizer.load_state(&state).map_err(Error::from)?;
+        self.trainer.steps = saved.steps;
+        self.noise = Stream::at(&saved.noise);
+        self.registers = Stream::at(&saved.registers);
+        self.dropout = Stream::at(&saved.dropout);
+        self.epochs.go_on(saved.progress);
         Ok(())
     }
+}
 
-    /// Tells the epoch's mean losses; returns the whole.
-    fn tell_losses(&self, epoch: usize, context: &FitContext<'_>) -> f64 {
-        let (sums, steps) = (&self.place.losses, self.place.steps as f64);
-        let parts = [
-            ("loss", Some(sums.total)),
-            ("mse", Some(sums.mse)),
-            ("dissimilarity", Some(sums.dissimilarity)),
-            ("density", sums.density),
-        ];
-        for (name, sum) in parts {
-            if let Some(sum) = sum {
-                context.tell(&Event::Metric { name: name.to_owned(), at: epoch as f64, value: sum / steps });
-            }
-        }
-        let loss = sums.total / steps;
-        tracing::debug!(epoch, loss, "an epoch is over");
-        loss
+impl EpochTraining for Training<'_> {
+    const PHASE: &'static str = "train";
+
+    fn epochs(&mut self) -> &mut Epochs {
+        &mut self.epochs
     }
 
-    /// The rest of the current epoch.
-    fn epoch(&mut self, data: &dyn TrainingData, context: &FitContext<'_>) -> Result<(), MethodError> {
-        // An epoch that was broken off draws its order again, and leaves out what it has seen.
-        self.shuffle = Stream::at(&self.place.shuffle);
-        let mut plan = EpochPlan {
-            sample: Sample::All,
-            order: Order::Shuffled,
-            batch: self.config.batch_size,
-            drop_last: false,
-            stream: &mut self.shuffle,
-        };
-        let train = &self.split.train;
+    fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
+        let done = self.epochs.steps_done();
+        let mut plan = self.epochs.plan();
+        let (data, train) = (self.data, &self.split.train);
         let batches: Box<dyn Iterator<Item = Result<Images, MethodError>>> = if train.len() == data.len() {
             Box::new(data.epoch(plan).map(|batch| Ok(batch?.images)))
         } else {
@@ -233,82 +203,45 @@ impl<'a> Training<'a> {
             let of = |places: Vec<usize>| places.into_iter().map(|at| train[at]).collect::<Vec<_>>();
             Box::new(indices.into_iter().map(of).map(|indices| Ok(data.get(&indices)?)))
         };
-        let before = self.place.epochs * train.len().div_ceil(self.config.batch_size);
-        for images in batches.skip(self.place.steps) {
+        for images in batches.skip(done) {
             context.cancellation.check()?;
             let images = images?;
             images.require_finite()?;
             let draws =
                 draws(self.config, images.len(), (&mut self.registers, &mut self.noise), &self.device)?;
             let values = self.trainer.step(images.pixels(), &draws, &mut self.dropout)?;
-            self.place.losses.add(&values);
-            context.tell(&Event::Step { step: before + self.place.steps });
-            self.place.steps += 1;
+            self.epochs.step_done(&values.named(), context);
         }
         Ok(())
     }
 
-    fn candidate<'c>(&'c self, data: &'c dyn TrainingData) -> Candidate<'c> {
-        Candidate {
-            config: self.config,
-            weights: &self.trainer.weights,
-            split: &self.split,
-            data,
-            device: &self.device,
-            made: None,
-            norms: None,
+    fn offer(
+        &mut self,
+        epoch: usize,
+        loss: Option<f64>,
+        context: &mut FitContext<'_>,
+    ) -> Result<Flow, MethodError> {
+        if epoch.is_multiple_of(self.config.offer_every) || epoch == self.config.epochs {
+            return context.offer(epoch, loss, &mut self.candidate());
         }
+        Ok(Flow::Continue)
     }
 
-    fn save(&self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
-        let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
-        for (name, tensor) in self.trainer.weights.frozen()?.iter() {
-            tensors.insert(format!("{NETWORK}{name}"), tensor.clone());
-        }
-        let state =
-            self.trainer.optimizer.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        for (name, tensor) in state {
-            tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
-        }
+    fn save(&mut self, context: &mut FitContext<'_>) -> Result<(), MethodError> {
         let state = Saved {
             config: self.config.clone(),
             images: self.split.train.len(),
-            place: self.place.clone(),
+            progress: self.epochs.progress().clone(),
             noise: self.noise.position(),
             registers: self.registers.position(),
             dropout: self.dropout.position(),
             steps: self.trainer.steps,
         };
-        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
-        context.checkpoints.save(&Checkpoint::new(named, &state)?)?;
-        Ok(())
-    }
-
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), MethodError> {
-        let saved: Saved = checkpoint.state()?;
-        if saved.config != *self.config {
-            let (expected, found) = (format!("{:?}", self.config), format!("{:?}", saved.config));
-            return Err(Error::Checkpoint { field: "config", expected, found }.into());
-        }
-        if saved.images != self.split.train.len() {
-            let (expected, found) = (self.split.train.len().to_string(), saved.images.to_string());
-            return Err(Error::Checkpoint { field: "training images", expected, found }.into());
-        }
-        let part = |prefix: &str| -> Vec<(String, Tensor)> {
-            let own =
-                |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()));
-            checkpoint.tensors.iter().filter_map(own).collect()
-        };
-        self.trainer.weights.load(&part(NETWORK).into_iter().collect::<Named>())?;
-        let state: HashMap<String, Tensor> = part(OPTIMIZER).into_iter().collect();
-        let state = OptimizerState::from_tensors(state).map_err(Error::from)?;
-        self.trainer.optimizer.load_state(&state).map_err(Error::from)?;
-        self.trainer.steps = saved.steps;
-        self.noise = Stream::at(&saved.noise);
-        self.registers = Stream::at(&saved.registers);
-        self.dropout = Stream::at(&saved.dropout);
-        self.shuffle = Stream::at(&saved.place.shuffle);
-        self.place = saved.place;
+        let mut checkpoint = Checkpoint::new([], &state)?;
+        checkpoint.put(NETWORK, self.trainer.weights.frozen().map_err(Error::from)?)?;
+        let optimizer = self.trainer.optimizer.state().and_then(|state| state.to_tensors());
+        checkpoint.put(OPTIMIZER, optimizer.map_err(Error::from)?)?;
+        context.checkpoints.save(&checkpoint)?;
         Ok(())
     }
 }
@@ -338,7 +271,7 @@ pub(crate) fn draws(
 /// The network as it stands, on offer.
 struct Candidate<'a> {
     config: &'a Config,
-    weights: &'a Weights,
+    weights: &'a NetworkWeights,
     split: &'a Split,
     data: &'a dyn TrainingData,
     device: &'a Device,
@@ -350,8 +283,11 @@ struct Candidate<'a> {
 
 impl Candidate<'_> {
     fn make(&self) -> Result<Finished, MethodError> {
-        let tensors =
-            if self.config.bn_recalibrate { self.recalibrated()? } else { self.weights.frozen()? };
+        let tensors = if self.config.bn_recalibrate {
+            self.recalibrated()?
+        } else {
+            self.weights.frozen().map_err(Error::from)?
+        };
         Ok(Finished::new(self.config.clone(), tensors, self.device)?)
     }
 
@@ -364,8 +300,8 @@ impl Candidate<'_> {
 
     /// The weights with statistics of batch norm from one pass over the training images: means over the batches, each
     /// weighted by its size.
-    fn recalibrated(&self) -> Result<Named, MethodError> {
-        let frozen = self.weights.frozen()?;
+    fn recalibrated(&self) -> Result<NamedTensors, MethodError> {
+        let frozen = self.weights.frozen().map_err(Error::from)?;
         let network = Network::new(&self.config.architecture(), &frozen)?;
         let registers = evaluation_registers(self.config, self.device)?;
         let mut sums: BTreeMap<String, Tensor> = BTreeMap::new();

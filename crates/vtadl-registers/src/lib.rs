@@ -64,7 +64,6 @@ mod residual;
 mod trainer;
 #[cfg(feature = "conformance")]
 mod units;
-mod weights;
 
 pub use architecture::{RegisterKind, Tap};
 pub use config::{Config, DensityForm, ImageSize, MapKind, Threshold, VarianceGradient};

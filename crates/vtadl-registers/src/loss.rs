@@ -86,7 +86,7 @@ impl Losses {
 }
 
 /// The parts of a loss in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Values {
     pub(crate) mse: f64,
     pub(crate) dissimilarity: f64,
@@ -95,11 +95,9 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// The sum part by part.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.mse += other.mse;
-        self.dissimilarity += other.dissimilarity;
-        self.density = other.density.map(|d| self.density.unwrap_or(0.0) + d).or(self.density);
-        self.total += other.total;
+    /// Under their names.
+    pub(crate) fn named(&self) -> Vec<(&'static str, f64)> {
+        let always = [("loss", self.total), ("mse", self.mse), ("dissimilarity", self.dissimilarity)];
+        always.into_iter().chain(self.density.map(|density| ("density", density))).collect()
     }
 }

@@ -3,12 +3,12 @@
 use anomaly_core::Stream;
 use candle_core::Tensor;
 use density_heads::{MixtureHead, MixtureWeights};
+use vit_ops::NamedTensors;
 
 use crate::Error;
 use crate::architecture::{Architecture, Tap};
 use crate::decoder::{Decoder, Seen};
 use crate::encoder::{Drops, Embedding, Encoder, on_grid};
-use crate::weights::Named;
 
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -31,7 +31,7 @@ pub(crate) struct Output {
 }
 
 /// The density head's tensors.
-pub(crate) fn density(named: &Named) -> Result<MixtureHead, Error> {
+pub(crate) fn density(named: &NamedTensors) -> Result<MixtureHead, Error> {
     let tensor = |name: &str| named.get(&format!("gmdn.{name}"));
     let [pi, mu, sigma_sq] = MixtureWeights::NAMES;
     let weights = MixtureWeights { pi: tensor(pi)?, mu: tensor(mu)?, sigma_sq: tensor(sigma_sq)? };
@@ -39,7 +39,7 @@ pub(crate) fn density(named: &Named) -> Result<MixtureHead, Error> {
 }
 
 impl Network {
-    pub(crate) fn new(architecture: &Architecture, named: &Named) -> Result<Self, Error> {
+    pub(crate) fn new(architecture: &Architecture, named: &NamedTensors) -> Result<Self, Error> {
         Ok(Self {
             embedding: Embedding::new(named)?,
             encoder: Encoder::new(architecture, named)?,

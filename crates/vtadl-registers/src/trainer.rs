@@ -5,6 +5,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use density_heads::Likelihood;
 use optim::{Optimizer, ParameterGroup, Schedule};
+use vit_ops::{NamedTensors, NetworkWeights};
 
 use crate::Error;
 use crate::architecture::Architecture;
@@ -13,7 +14,6 @@ use crate::error::finite;
 use crate::loss::{LossWeights, Losses, Values, density_loss};
 use crate::network::Network;
 use crate::optimizer::Settings;
-use crate::weights::{Named, Weights};
 
 /// What a step depends on beside the network.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(crate) struct Objective {
 
 /// A network in training.
 pub(crate) struct Trainer {
-    pub(crate) weights: Weights,
+    pub(crate) weights: NetworkWeights,
     network: Network,
     pub(crate) optimizer: Box<dyn Optimizer>,
     objective: Objective,
@@ -60,11 +60,11 @@ impl Trainer {
     /// Of first weights.
     pub(crate) fn new(
         architecture: &Architecture,
-        named: &Named,
+        named: &NamedTensors,
         objective: Objective,
         device: &Device,
     ) -> Result<Self, Error> {
-        let weights = Weights::new(named)?;
+        let weights = NetworkWeights::new(named)?;
         let network = Network::new(architecture, &weights.tracked())?;
         let vars = weights.trained().map(|(name, var)| (name.clone(), var.clone()));
         let optimizer = objective.optimizer.over(ParameterGroup::new(vars))?;

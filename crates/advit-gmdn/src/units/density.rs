@@ -1,11 +1,11 @@
 use candle_core::{D, Var};
 use conformance::{Case, Outputs, UnitError};
 use density_heads::Likelihood;
+use vit_ops::NetworkWeights;
 
 use super::config::CaseConfig;
 use super::{put, to_host, to_row, to_tensor, weights};
 use crate::network::density;
-use crate::weights::Weights;
 
 fn check(config: &CaseConfig, shape: (usize, usize, usize), found: (usize, usize)) -> Result<(), UnitError> {
     config.check(&[("batch", shape.0), ("n", shape.1), ("dim", shape.2)])?;
@@ -37,7 +37,7 @@ pub(super) fn mdn(case: &Case) -> Result<Outputs, UnitError> {
 
 pub(super) fn mdn_loss(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
-    let trained = Weights::new(&weights(case)?)?;
+    let trained = NetworkWeights::new(&weights(case)?)?;
     let head = density(&trained.tracked(), "")?;
     let x = Var::from_tensor(&to_tensor(case.input("in.x")?)?)?;
     check(&config, x.dims3()?, (head.dim(), head.gaussians()))?;

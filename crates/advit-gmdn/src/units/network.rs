@@ -1,5 +1,6 @@
 use candle_core::{Tensor, Var};
 use conformance::{Case, Outputs, UnitError};
+use vit_ops::NetworkWeights;
 
 use super::config::CaseConfig;
 use super::{counted, put, to_host, to_row, to_tensor, weights};
@@ -7,7 +8,6 @@ use crate::capsule::Capsule;
 use crate::decoder::{Decoder, follow};
 use crate::encoder::{Encoder, SelfAttention};
 use crate::network::Autoencoder;
-use crate::weights::Weights;
 
 pub(super) fn encoder(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
@@ -32,7 +32,7 @@ pub(super) fn decoder(case: &Case) -> Result<Outputs, UnitError> {
         put(&mut out, "recon", to_host(&decoder.forward(&latent)?)?);
         return Ok(out);
     }
-    let trained = Weights::new(&named)?;
+    let trained = NetworkWeights::new(&named)?;
     let decoder = Decoder::of_layers(&config.decoder()?, &trained.tracked(), "")?;
     let (images, seen) = decoder.forward_train(&latent)?;
     follow(&trained, &seen)?;
@@ -83,7 +83,7 @@ pub(super) fn autoencoder(case: &Case) -> Result<Outputs, UnitError> {
 
 pub(super) fn assoc_block(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
-    let trained = Weights::new(&weights(case)?)?;
+    let trained = NetworkWeights::new(&weights(case)?)?;
     let x = Var::from_tensor(&to_tensor(case.input("in.x")?)?)?;
     let upstream = to_tensor(case.input("in.upstream")?)?;
     let (batch, tokens, dim) = x.dims3()?;

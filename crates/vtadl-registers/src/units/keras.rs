@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use conformance::{Case, Outputs, UnitError};
+use vit_ops::NamedTensors;
 
 use super::{to_host, to_tensor};
 use crate::architecture::Architecture;
-use crate::weights::Named;
 
 /// Queries, keys and values, in the order in which this crate packs them.
 const PARTS: [&str; 3] = ["query", "key", "value"];
 
 /// The case's weights as this crate has them.
-pub(super) fn weights(case: &Case) -> Result<Named, UnitError> {
+pub(super) fn weights(case: &Case) -> Result<NamedTensors, UnitError> {
     let mut theirs = BTreeMap::new();
     for (name, host) in case.weights() {
         theirs.insert(name.to_owned(), to_tensor(host)?);

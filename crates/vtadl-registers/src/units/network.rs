@@ -1,6 +1,7 @@
 use candle_core::Var;
 use conformance::{Case, Outputs, UnitError};
 use density_heads::{Likelihood, TokenMap};
+use vit_ops::NetworkWeights;
 
 use super::config::CaseConfig;
 use super::keras::{put_theirs, weights};
@@ -9,7 +10,6 @@ use crate::decoder::{Decoder, follow};
 use crate::encoder::{Embedding, Encoder, on_grid};
 use crate::loss::{LossWeights, Losses, density_loss};
 use crate::network::{Network, density};
-use crate::weights::Weights;
 
 pub(super) fn patch_embedding(case: &Case) -> Result<Outputs, UnitError> {
     let config = CaseConfig::of(case)?;
@@ -53,7 +53,7 @@ pub(super) fn decoder(case: &Case) -> Result<Outputs, UnitError> {
     if (dim, (rows, columns)) != (architecture.dim, architecture.grid) {
         return Err(format!("embed_dim, grid: the latent is {:?}", latent.dims()).into());
     }
-    let trained = Weights::new(&weights(case)?)?;
+    let trained = NetworkWeights::new(&weights(case)?)?;
     let decoder = Decoder::new(&architecture, &trained.tracked())?;
     let mut out = Outputs::new();
     put(&mut out, "eval", to_host(&decoder.forward(&latent)?)?);
@@ -135,7 +135,7 @@ pub(super) fn gmdn(case: &Case) -> Result<Outputs, UnitError> {
         put(&mut out, &format!("{mode}.map"), to_host(&smoothing.smooth(&up)?)?);
         put(&mut out, &format!("total.{mode}"), to_row(&(&own + (loss * weight)?)?)?);
 
-        let trained = Weights::new(&named)?;
+        let trained = NetworkWeights::new(&named)?;
         let head = density(&trained.tracked())?.with_clamp(config.clamp_min()?);
         let features = Var::from_tensor(&output.features.detach())?;
         let noisy = (features.as_tensor() + &noise)?;
