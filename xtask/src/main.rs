@@ -13,6 +13,7 @@ mod reproduce;
 mod score;
 mod synthesize;
 mod tidy;
+mod tune;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ enum Command {
     Cell,
     /// Check the workspace's structure: who depends on whom, and what every crate must have.
     Tidy,
+    Tune(tune::Tune),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Score(score) => score.run(),
         Command::Cell => Ok(benchmark::run_child()),
         Command::Tidy => tidy::run(),
+        Command::Tune(tune) => tune.run(),
     };
     result.unwrap_or_else(|error| {
         // If standard error is closed there is nobody left to tell.

@@ -91,6 +91,7 @@ impl Reproduce {
             features,
             checks: Some(layout.root().join("checks")),
             accept_data_problems: self.accept_data_problems,
+            rehearsal: None,
             commit: commit(&root),
             versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
         };
@@ -121,12 +122,12 @@ impl Reproduce {
 }
 
 /// `folder` whatever directory a cell's process is in.
-fn absolute(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(folder: &Path) -> Result<PathBuf> {
     std::path::absolute(folder).with_context(|| format!("can't find {}", folder.display()))
 }
 
 /// A number of bytes: `4096`, `500kB`, `500MB`, `2GB`, `1TB`, or in powers of 1024 `KiB`, `MiB`, `GiB`, `TiB`.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected a number of bytes such as `500MB` or `1.5GiB`, found `{text}`");
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
@@ -146,7 +147,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
-fn usual_workers(device: DeviceChoice) -> usize {
+pub(crate) fn usual_workers(device: DeviceChoice) -> usize {
     match device {
         DeviceChoice::Cpu => std::thread::available_parallelism().map_or(1, usize::from).min(4),
         _ => 1,
@@ -170,7 +171,7 @@ pub(crate) fn commit(root: &Path) -> Option<String> {
 }
 
 /// Set by the first Ctrl-C or request to terminate; the second ends the program at once, and its cells with it.
-fn cancelled_by_signals() -> Result<Cancellation> {
+pub(crate) fn cancelled_by_signals() -> Result<Cancellation> {
     let cancellation = Cancellation::default();
     let flag = cancellation.clone();
     ctrlc::set_handler(move || {

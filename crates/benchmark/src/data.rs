@@ -72,8 +72,8 @@ impl Source {
         Ok(Self { dataset: datasets::without(dataset, &ids), left_out: Some(ids) })
     }
 
-    /// The split that `identity` describes.
-    pub(crate) fn split(&self, identity: &Identity) -> Result<Split, Error> {
+    /// The data set and the split that `identity` describes: this one's, or a rehearsal's that holds training images alone.
+    pub(crate) fn of_cell(&self, identity: &Identity) -> Result<(Self, Split), Error> {
         let Task { protocol, shots } = identity.protocol.parse()?;
         let options = SplitOptions {
             shots,
@@ -82,7 +82,12 @@ impl Source {
             held_out_share: identity.held_out,
             seed: identity.seed,
         };
-        Ok(Split::new(&*self.dataset, protocol, &identity.category, &options)?)
+        let Some(rehearsal) = identity.rehearsal else {
+            return Ok((self.clone(), Split::new(&*self.dataset, protocol, &identity.category, &options)?));
+        };
+        let split = Split::for_training(&*self.dataset, protocol, &identity.category, &options)?;
+        let (dataset, split) = datasets::rehearsal(&self.dataset, &split, rehearsal.seed)?;
+        Ok((Self { dataset, left_out: self.left_out.clone() }, split))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn execute(
     let methods = Methods::new(device.clone());
     let method = methods.build(&spec.identity)?;
     let source = Source::open(&spec.registered, spec.root.as_deref(), spec.left_out.as_deref())?;
-    let split = source.split(&spec.identity)?;
+    let (source, split) = source.of_cell(&spec.identity)?;
     let images = CellImages::new(source, split, method.preprocess())?;
     let cell =
         Running { spec, work: &work, device, methods, method: &*method, images, cancellation, observer };

@@ -60,6 +60,7 @@ mod spec;
 mod summary;
 mod test_set;
 mod toml_file;
+mod tuning;
 mod versions;
 
 pub use anomaly_core::Cancellation;
@@ -78,7 +79,11 @@ pub use published::{PublishedFigure, PublishedFigures};
 pub use report::terminal_table;
 pub use runner::{Outcome, RunOptions, run_plan};
 pub use score_images::{ScoreOptions, ScoredImages, score_images};
-pub use spec::{CellSpec, Identity, REVISION};
+pub use spec::{CellSpec, Identity, REVISION, Rehearsal};
 pub use summary::write_summary;
+pub use tuning::{
+    Budget, Dimension, Range, Rung, Sampler, Space, Study, StudySettings, Trial, TrialState,
+    final_evaluation, tune,
+};
 pub use versions::locked_versions;
 pub use vit_backbone::PrecisionSetting;

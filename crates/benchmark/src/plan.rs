@@ -13,6 +13,7 @@ use crate::methods::Methods;
 use crate::precision::resolve_precision;
 use crate::{
     CellSpec, DeviceChoice, Entry, Error, FeatureOptions, Identity, Layout, Profile, PublishedFigures,
+    Rehearsal,
 };
 
 /// What a plan depends on besides the profile.
@@ -30,6 +31,8 @@ pub struct PlanOptions {
     pub features: FeatureOptions,
     /// The folder where it is kept what was found in data sets; every image is looked at anew if `None`.
     pub checks: Option<PathBuf>,
+    /// If cells are judged by a rehearsal in place of test images.
+    pub rehearsal: Option<Rehearsal>,
     /// Whether data with faults are used, without the items that can't be.
     pub accept_data_problems: bool,
     /// The commit the program was built from.
@@ -165,6 +168,7 @@ impl Planner<'_> {
                     eval: entry.eval,
                     precision: resolve_precision(self.options.precision, self.options.device)?,
                     features: self.options.features.precision,
+                    rehearsal: self.options.rehearsal,
                     seed,
                     revisions: resolved.revisions.clone(),
                 };
@@ -183,7 +187,7 @@ impl Planner<'_> {
         problem: Option<String>,
     ) -> PlannedCell {
         let print = source.as_ref().map_err(Clone::clone).and_then(|source| {
-            let split = source.split(&identity).map_err(|e| e.to_string())?;
+            let (source, split) = source.of_cell(&identity).map_err(|e| e.to_string())?;
             split.fingerprint(&*source.dataset).map_err(|e| e.to_string())
         });
         let mut problem = problem;
@@ -195,7 +199,8 @@ impl Planner<'_> {
             Err(e) => problem = problem.or(Some(e)),
         }
         let spec = CellSpec {
-            published: self.published.find(&identity).cloned(),
+            // What was published is of test images.
+            published: self.published.find(&identity).filter(|_| identity.rehearsal.is_none()).cloned(),
             identity,
             registered: entry.dataset.clone(),
             root: entry.root.clone(),

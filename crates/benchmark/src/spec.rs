@@ -81,13 +81,33 @@ pub struct Identity {
     /// In how many bits frozen features are kept. Left out where it is f32: ids are then those of before there was a choice.
     #[serde(default, skip_serializing_if = "is_exact")]
     pub features: FeaturePrecision,
+    /// If the cell is judged by a rehearsal in place of test images. Left out of ids where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Rehearsal>,
     /// The seed.
     pub seed: u64,
     /// Revision of each crate that affects numbers.
     pub revisions: BTreeMap<String, u32>,
 }
 
+/// A cell that never sees a test image: it is judged by the images that are held out of the training images, as they are and
+/// with pasted defects (`datasets::rehearsal`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsal {
+    /// Draws the defects.
+    pub seed: u64,
+}
+
 impl Identity {
+    /// Who is normal, as records and tables name it: a rehearsal's figures are never taken for a test's.
+    fn protocol_in_words(&self) -> String {
+        match self.rehearsal {
+            Some(_) => format!("{}, rehearsed with pasted defects", self.protocol),
+            None => self.protocol.clone(),
+        }
+    }
+
     /// The name for people and for `--only`: `method/dataset/protocol/category/seedN`. Two configurations of one method
     /// share it.
     pub fn name(&self) -> String {
@@ -132,7 +152,7 @@ impl CellSpec {
             method: identity.method.clone(),
             dataset: identity.dataset.clone(),
             category: identity.category.clone(),
-            protocol: identity.protocol.clone(),
+            protocol: identity.protocol_in_words(),
             seed: identity.seed,
             backbone: identity.backbone.clone(),
             precision: identity.precision.to_string(),
@@ -203,7 +223,7 @@ pub(crate) mod tests {
             "dataset": "mnist", "protocol": "multimodal", "category": "1", "dataset_fingerprint": "00",
             "split": "00", "train_limit": 11, "test_limit": 5, "held_out": 0.2,
             "eval": {"resolution": "network", "mask": "nonzero-nearest"}, "precision": "bf16", "seed": 8,
-            "revisions": {"toy": 2}, "features": "f16",
+            "revisions": {"toy": 2}, "features": "f16", "rehearsal": {"seed": 1},
         });
         let mut ids = BTreeSet::from([id(identity())]);
         for (field, value) in other.as_object().unwrap() {

@@ -87,6 +87,11 @@ impl<'f> Table<'f> {
         Ok(())
     }
 
+    /// The names of its fields.
+    pub(crate) fn names(&self) -> Vec<&'f str> {
+        self.spans.keys().map(|key| key.get_ref().as_ref()).collect()
+    }
+
     /// The value called `name`, if it is there.
     pub(crate) fn get(&self, name: &'f str) -> Option<Field<'f>> {
         self.spans.get(name).map(|value| Field { table: *self, name, value })

@@ -57,6 +57,7 @@ mod normal_abnormal;
 mod packed;
 mod problem;
 mod protocol;
+mod rehearsal;
 mod split;
 mod stl10;
 mod synthetic;
@@ -79,6 +80,7 @@ pub use problem::{Problem, ProblemKind};
 pub use protocol::{
     ALL, AbnormalClass, Protocol, Selected, ShotDraw, Shots, Task, multimodal, one_class_abnormal, unimodal,
 };
+pub use rehearsal::rehearsal;
 pub use split::{Fingerprint, Split, SplitOptions};
 pub use synthetic::{Synthetic, SyntheticOptions};
 pub use test_set::{TestSet, Truth};

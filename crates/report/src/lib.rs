@@ -51,6 +51,7 @@ mod run_folder;
 mod scores;
 mod tables;
 mod terminal;
+mod tuning;
 mod words;
 
 pub use atomic::write as write_atomic;
@@ -74,3 +75,4 @@ pub use page::page;
 pub use run_folder::RunFolder;
 pub use scores::{ScoreRow, ScoreTable};
 pub use terminal::terminal_table;
+pub use tuning::{TunedDimension, TunedTrial, TuningReport};

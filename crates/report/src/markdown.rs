@@ -63,7 +63,7 @@ fn table(section: &Section) -> Vec<String> {
 }
 
 /// Makes `text` stand for itself in Markdown, on one line.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let line = one_line(text);
     let mut before = ' ';

@@ -9,3 +9,4 @@ mod random_weights;
 mod reproduce;
 mod runs;
 mod tracking;
+mod tuning;

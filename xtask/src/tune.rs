@@ -1,0 +1,129 @@
+//! `cargo xtask tune`: search settings of a method, on training images alone.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use benchmark::{
+    Budget, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
+    Profile, PublishedFigures, RunOptions, Sampler, Space, StudySettings,
+};
+
+use crate::reproduce::{absolute, cancelled_by_signals, commit, root, size, usual_workers};
+use crate::say;
+
+/// Search settings of a profile's method.
+///
+/// Trials are judged by normal images held out of the training images, against the same with pasted defects; test images never
+/// enter. A search that was stopped goes on where it was, and one that is done goes on with more trials.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tune {
+    /// A profile of `matrix/` by name, or the path of a TOML file: one method, on whatever it is to be good at.
+    #[arg(value_name = "PROFILE")]
+    profile: String,
+    /// What is searched: a TOML file with a table for each setting (`low` and `high`, `log`, `whole`; or `choice`).
+    #[arg(long, value_name = "FILE")]
+    space: PathBuf,
+    /// How many trials there are to be in all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    trials: u16,
+    /// How points are chosen: `tpe`, or `random` to compare with.
+    #[arg(long, value_name = "SAMPLER", default_value = "tpe")]
+    sampler: Sampler,
+    /// How many trials are chosen at once; their cells run side by side.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Successive halving: all trials of a batch with the first value of a setting, the better half with the next, …
+    /// (`epochs=3,9,27`).
+    #[arg(long, value_name = "SETTING=N,N…")]
+    budget: Option<Budget>,
+    /// The figure that is to be high.
+    #[arg(long, value_name = "METRIC", default_value = "image_auroc")]
+    metric: String,
+    /// Where the search's draws and the pasted defects start.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// After the search, evaluate the best trial on test data, with all seeds of the profile; only ever one trial.
+    #[arg(long = "final")]
+    finally: bool,
+    /// Where the search goes; `runs/tune-<profile>` if left out.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How many cells run at a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+    /// How frozen networks multiply, as for `reproduce`.
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    precision: PrecisionSetting,
+    /// How much of frozen features all trials share on the disk; 0 for none.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
+    feature_disk: u64,
+    /// Run on data that `data check` finds faults in, without the images that can't be used.
+    #[arg(long)]
+    accept_data_problems: bool,
+}
+
+impl Tune {
+    /// Searches; with `--final` the exit status also says whether the final evaluation is complete.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let root = root();
+        let profile = Profile::find(&self.profile, &root.join("matrix"))?;
+        let space = Space::read(&self.space)?;
+        let out = self.out.unwrap_or_else(|| Path::new("runs").join(format!("tune-{}", profile.name)));
+        let (device, fell_back) = self.device.resolve()?;
+        if let Some(why) = fell_back {
+            tracing::warn!("{why}");
+        }
+        let folder = (self.feature_disk > 0)
+            .then(|| {
+                absolute(&out.join("features")).map(|path| FeatureFolder { path, budget: self.feature_disk })
+            })
+            .transpose()?;
+        let options = PlanOptions {
+            device,
+            precision: self.precision,
+            features: FeatureOptions { folder, ..FeatureOptions::default() },
+            checks: Some(out.join("checks")),
+            accept_data_problems: self.accept_data_problems,
+            commit: commit(&root),
+            versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
+            ..PlanOptions::default()
+        };
+        let child =
+            vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
+        let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
+        let run = RunOptions { workers, child, cancellation: cancelled_by_signals()? };
+        let settings = StudySettings {
+            profile: profile.name.clone(),
+            sampler: self.sampler,
+            seed: self.seed,
+            batch: usize::from(self.batch),
+            metric: self.metric,
+            budget: self.budget,
+            dimensions: space.dimensions,
+        };
+        let layout = Layout::new(&out);
+        let study = benchmark::tune(&profile, &settings, usize::from(self.trials), &layout, &options, &run)?;
+        say(&study.report().markdown())?;
+        if study.stopped {
+            bail!("stopped after {} trials; the same command goes on", study.trials.len());
+        }
+        say(&format!("report: {}", out.join("tuning.html").display()))?;
+        if !self.finally {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let layout = Layout::new(&out.join("final"));
+        let chosen = benchmark::final_evaluation(&profile, &study, &layout)?;
+        let published = PublishedFigures::read(&root.join("assets/published"))?;
+        let plan = Plan::new(&chosen, &published, &options)?;
+        let outcome = benchmark::run_plan(&plan, &layout, &run)?;
+        benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
+        say(&benchmark::terminal_table(&outcome.cells))?;
+        say(&format!("report: {}", layout.root().join("report.html").display()))?;
+        Ok(if outcome.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
