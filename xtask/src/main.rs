@@ -1,10 +1,13 @@
 //! The project's commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod cell;
+mod cluster;
 mod compare;
 mod conform;
 mod cuda_toolkit;
 mod data;
+mod estimate;
 mod fetch;
 mod gpu_check;
 mod new_method;
@@ -51,11 +54,12 @@ enum Command {
     GpuCheck(gpu_check::GpuCheck),
     NewMethod(new_method::NewMethod),
     Report(report::Report),
-    Reproduce(reproduce::Reproduce),
+    Reproduce(Box<reproduce::Reproduce>),
     Score(score::Score),
-    /// Run one cell for `reproduce`: read it from standard input, tell how it goes on standard output.
     #[command(hide = true)]
-    Cell,
+    Cell(cell::Cell),
+    #[command(hide = true)]
+    Collect(cluster::Collect),
     /// Check the workspace's structure: who depends on whom, and what every crate must have.
     Tidy,
     Tune(tune::Tune),
@@ -84,7 +88,8 @@ fn main() -> ExitCode {
         Command::Report(report) => report.run(),
         Command::Reproduce(reproduce) => reproduce.run(),
         Command::Score(score) => score.run(),
-        Command::Cell => Ok(benchmark::run_child()),
+        Command::Cell(cell) => cell.run(),
+        Command::Collect(collect) => collect.run(),
         Command::Tidy => tidy::run(),
         Command::Tune(tune) => tune.run(),
     };

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anomaly_core::FeaturePrecision;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use benchmark::{
-    Cancellation, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
-    Profile, PublishedFigures, RunOptions, Tracking,
+    Cancellation, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Outcome, Plan, PlanOptions,
+    PrecisionSetting, Profile, PublishedFigures, RunOptions, Tracking,
 };
 
-use crate::say;
+use crate::cluster::{Cluster, Executor};
+use crate::{estimate, say};
 
 /// Run a benchmark matrix and write its tables and report.
 ///
 /// What is already finished in the output folder is kept; only the rest is computed.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Reproduce {
     /// A profile of `matrix/` by name, or the path of a TOML file.
     #[arg(long, value_name = "NAME|FILE", default_value = "quick")]
@@ -24,9 +26,14 @@ pub(crate) struct Reproduce {
     /// Where results go; `runs/<profile>` if left out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How many cells run at a time; they share the cores. If left out, one on a GPU, else one a core up to four.
+    /// How many cells run at a time; they share the cores in equal parts. On GPUs one each, from the one of `--device` on.
+    /// If left out, one a core up to four; with `--device auto` one a GPU, with `cuda:N` one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    /// How much memory cells may take together (`8GiB`); what is available if left out. Cells that need more than there is
+    /// are refused, with the figure; others wait for room.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
@@ -37,6 +44,10 @@ pub(crate) struct Reproduce {
     /// Print the cells and whether they are done, and run nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Print what is there, what must be downloaded and under which licences, and how much disk, memory and time the rest
+    /// takes on this machine, from short probes of each method and backbone. Downloads and runs nothing else.
+    #[arg(long, conflicts_with = "dry_run")]
+    estimate: bool,
     /// Only cells whose name (`method/dataset/protocol/category/seedN`) fits; `*` also stands for slashes.
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
@@ -63,6 +74,8 @@ pub(crate) struct Reproduce {
     /// server) or `mlflow=DIR` (its file layout). May be given several times.
     #[arg(long, value_name = "WHERE")]
     track: Vec<tracking::Destination>,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl Reproduce {
@@ -71,10 +84,19 @@ impl Reproduce {
         let root = root();
         let profile = Profile::find(&self.profile, &root.join("matrix"))?;
         let layout = Layout::new(&self.out.unwrap_or_else(|| Path::new("runs").join(&profile.name)));
-        let (device, fell_back) = self.device.resolve()?;
-        if let Some(why) = fell_back {
-            tracing::warn!("{why}");
+        if self.cluster.follow {
+            return self.cluster.watch(&layout, &cancelled_by_signals()?);
         }
+        let device = match self.cluster.executor {
+            Executor::Local => {
+                let (device, fell_back) = self.device.resolve()?;
+                if let Some(why) = fell_back {
+                    tracing::warn!("{why}");
+                }
+                device
+            }
+            Executor::Slurm => self.cluster.device(self.device)?,
+        };
         let folder = self.feature_dir.unwrap_or_else(|| layout.root().join("features"));
         let features = FeatureOptions {
             memory: self.feature_memory,
@@ -92,6 +114,7 @@ impl Reproduce {
             checks: Some(layout.root().join("checks")),
             accept_data_problems: self.accept_data_problems,
             rehearsal: None,
+            offline: self.estimate,
             commit: commit(&root),
             versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
         };
@@ -102,23 +125,40 @@ impl Reproduce {
             return Ok(ExitCode::SUCCESS);
         }
         let cancellation = cancelled_by_signals()?;
-        let child =
-            vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
-        let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
-        let run = RunOptions { workers, child, cancellation };
+        if self.estimate {
+            return estimate::run(&plan, &layout, self.feature_disk, cancellation);
+        }
+        if self.cluster.executor == Executor::Slurm {
+            return self.cluster.run(&plan, &layout, &cancellation);
+        }
+        let child = child()?;
+        let asked = self.workers.map(usize::from);
+        let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
+        let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
+        let run = RunOptions { workers, gpus, memory: self.memory, child, cancellation };
         let trackers = self.track.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?;
         let tracking = Tracking::start(&plan, &layout, trackers)?;
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
         benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
         tracking.finish(&outcome)?;
-        say(&benchmark::terminal_table(&outcome.cells))?;
-        say(&format!("report: {}", layout.root().join("report.html").display()))?;
-        if outcome.is_complete() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        say(&format!("{} cells failed, {} unfinished", outcome.failed, outcome.unfinished))?;
-        Ok(ExitCode::FAILURE)
+        tell(&outcome, &layout)
     }
+}
+
+/// The program and arguments of a cell's process.
+pub(crate) fn child() -> Result<Vec<OsString>> {
+    Ok(vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")])
+}
+
+/// Shows how a run ended; the exit status says whether every cell is finished and well.
+pub(crate) fn tell(outcome: &Outcome, layout: &Layout) -> Result<ExitCode> {
+    say(&benchmark::terminal_table(&outcome.cells))?;
+    say(&format!("report: {}", layout.root().join("report.html").display()))?;
+    if outcome.is_complete() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!("{} cells failed, {} unfinished", outcome.failed, outcome.unfinished))?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// `folder` whatever directory a cell's process is in.
@@ -147,11 +187,28 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
-pub(crate) fn usual_workers(device: DeviceChoice) -> usize {
-    match device {
-        DeviceChoice::Cpu => std::thread::available_parallelism().map_or(1, usize::from).min(4),
-        _ => 1,
+pub(crate) fn usual_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(4)
+}
+
+/// The GPUs that cells compute on, one cell at a time each; none if they compute on the CPU.
+pub(crate) fn gpus(
+    device: DeviceChoice,
+    any: bool,
+    workers: Option<usize>,
+    there: usize,
+) -> Result<Vec<usize>> {
+    let DeviceChoice::Cuda(first) = device else { return Ok(Vec::new()) };
+    // Where the driver does not tell how many there are, the one that was opened is there.
+    let there = there.max(first + 1);
+    let count = workers.unwrap_or(if any { there } else { 1 });
+    if first + count > there {
+        bail!(
+            "--workers {count}: expected at most {}, a GPU each from {device} on, since this machine has {there}",
+            there - first
+        );
     }
+    Ok((first..first + count).collect())
 }
 
 /// The workspace this program was built from.
@@ -186,7 +243,22 @@ pub(crate) fn cancelled_by_signals() -> Result<Cancellation> {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    #![allow(clippy::unwrap_used)]
+    use benchmark::DeviceChoice;
+
+    use super::{gpus, size};
+
+    #[test]
+    fn cells_have_a_gpu_each() {
+        let of = |device, any, workers| gpus(device, any, workers, 4);
+        assert_eq!(of(DeviceChoice::Cpu, true, Some(3)).unwrap(), [0; 0]);
+        assert_eq!(of(DeviceChoice::Cuda(0), true, None).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(of(DeviceChoice::Cuda(1), false, None).unwrap(), [1]);
+        assert_eq!(of(DeviceChoice::Cuda(1), false, Some(3)).unwrap(), [1, 2, 3]);
+        let message = of(DeviceChoice::Cuda(2), false, Some(3)).unwrap_err().to_string();
+        assert!(message.contains("at most 2") && message.contains("has 4"), "{message}");
+        assert_eq!(gpus(DeviceChoice::Cuda(0), true, None, 0).unwrap(), [0]);
+    }
 
     #[test]
     fn sizes_are_read_with_their_units() {

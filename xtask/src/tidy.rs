@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("datasets", &["anomaly-core", "image-prep"]),
     ("report", &["metrics"]),
     ("tracking", &["anomaly-core"]),
+    ("slurm-array", &[]),
     ("method-testkit", &["anomaly-core", "vit-backbone", "image-prep"]),
     (
         "benchmark",
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "report",
             "tracking",
+            "slurm-array",
             "anomaly-core",
             "image-prep",
             "vit-backbone",

@@ -1,16 +1,15 @@
 //! `cargo xtask tune`: search settings of a method, on training images alone.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use benchmark::{
     Budget, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
     Profile, PublishedFigures, RunOptions, Sampler, Space, StudySettings,
 };
 
-use crate::reproduce::{absolute, cancelled_by_signals, commit, root, size, usual_workers};
+use crate::reproduce::{absolute, cancelled_by_signals, child, commit, gpus, root, size, usual_workers};
 use crate::say;
 
 /// Search settings of a profile's method.
@@ -93,10 +92,11 @@ impl Tune {
             versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
             ..PlanOptions::default()
         };
-        let child =
-            vec![std::env::current_exe().context("this program's path")?.into(), OsString::from("cell")];
-        let workers = self.workers.map_or_else(|| usual_workers(device), usize::from);
-        let run = RunOptions { workers, child, cancellation: cancelled_by_signals()? };
+        let asked = self.workers.map(usize::from);
+        let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
+        let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
+        let cancellation = cancelled_by_signals()?;
+        let run = RunOptions { workers, gpus, memory: None, child: child()?, cancellation };
         let settings = StudySettings {
             profile: profile.name.clone(),
             sampler: self.sampler,

@@ -1,7 +1,7 @@
 //! A cell's own process: the lock, the messages, the end with its parent.
 
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,6 +26,9 @@ pub(crate) struct Task {
     pub(crate) cell: CellSpec,
     /// The output folder.
     pub(crate) out: PathBuf,
+    /// The attempt of a cluster's task that the cell is computed in; `None` on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<String>,
 }
 
 impl Task {
@@ -68,23 +71,33 @@ fn end(message: &Message) -> ExitCode {
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Waits for the cell's lock, then computes the cell unless another process has.
+/// Waits for the cell's lock, where there are locks, then computes the cell unless another process has.
 fn run(task: &Task, cancellation: &Cancellation) -> Result<(), Error> {
-    let layout = Layout::new(&task.out);
     let id = task.cell.id();
-    let _lock = loop {
-        cancellation.check()?;
-        match Lock::try_take(&layout.lock(&id))? {
-            Some(lock) => break lock,
-            None => std::thread::sleep(BETWEEN_TRIES),
-        }
+    let (layout, _lock) = if let Some(attempt) = &task.attempt {
+        (Layout::of_attempt(&task.out, attempt), None)
+    } else {
+        let layout = Layout::new(&task.out);
+        let lock = wait_for(&layout.lock(&id), cancellation)?;
+        (layout, Some(lock))
     };
     if layout.is_done(&id)? {
         return Ok(());
     }
+    layout.take_over(&id)?;
     let observer: Arc<dyn Observer> = Arc::new(Reporter::default());
     execute::execute(&task.cell, &layout, cancellation, &observer)?;
     layout.close_work(&id)
+}
+
+fn wait_for(path: &Path, cancellation: &Cancellation) -> Result<Lock, Error> {
+    loop {
+        cancellation.check()?;
+        match Lock::try_take(path)? {
+            Some(lock) => return Ok(lock),
+            None => std::thread::sleep(BETWEEN_TRIES),
+        }
+    }
 }
 
 /// Listens to standard input: asked to stop, the cell is cancelled; when it closes, the parent is gone and this process

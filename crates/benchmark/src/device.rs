@@ -83,6 +83,20 @@ impl DeviceChoice {
     }
 }
 
+/// How many GPUs this process may use, as the driver and `CUDA_VISIBLE_DEVICES` say.
+pub fn gpu_count() -> usize {
+    let there = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+    visible(there, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+}
+
+/// Of so many GPUs those that a list of numbers or names lets through; a list ends at its first word that is none.
+fn visible(there: usize, list: Option<&str>) -> usize {
+    let Some(list) = list else { return there };
+    let is_one =
+        |word: &str| word.parse().map_or_else(|_| word.starts_with("GPU-"), |number: usize| number < there);
+    list.split(',').take_while(|word| is_one(word.trim())).count().min(there)
+}
+
 /// A GPU that computes.
 fn cuda(number: usize) -> Result<Device, Error> {
     let failed = |problem: String| Error::Device { device: format!("cuda:{number}"), problem };
@@ -130,6 +144,20 @@ mod tests {
         for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x"] {
             let message = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
             assert!(message.contains("`cuda:N`"), "{message}");
+        }
+    }
+
+    #[test]
+    fn gpus_are_counted_as_far_as_they_are_visible() {
+        for (list, count) in [
+            (None, 4),
+            (Some("0,2"), 2),
+            (Some(""), 0),
+            (Some("-1"), 0),
+            (Some("1,9,2"), 1),
+            (Some("GPU-ab"), 1),
+        ] {
+            assert_eq!(super::visible(4, list), count, "{list:?}");
         }
     }
 

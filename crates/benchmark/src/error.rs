@@ -114,6 +114,12 @@ pub enum Error {
     /// A cell's log could not be written or read.
     #[error(transparent)]
     Tracking(#[from] tracking::Error),
+    /// Slurm can't be asked, or refused.
+    #[error(transparent)]
+    Slurm(#[from] slurm_array::Error),
+    /// Cells can't be given to a cluster as they were to be, or not by this program.
+    #[error("{0}")]
+    Cluster(String),
     /// A record or a report could not be written or read.
     #[error(transparent)]
     Report(#[from] report::Error),

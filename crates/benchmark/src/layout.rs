@@ -12,6 +12,8 @@
 //! work/<id>/         a cell in progress: checkpoint, kept detectors, curves; removed when it is finished
 //! work/<id>.lock     held by the process that works on the cell
 //! tracking/          the log of each profile's runs, if they are tracked elsewhere
+//! work/<id>@<attempt>/  the same as work/<id> for a task of a cluster, where nothing can be locked: each attempt has its own
+//! slurm/             what was submitted to a cluster and what came of it
 //! features/          features of frozen backbones, shared by all cells, if they are kept on the disk: can be removed
 //! summary.*, report.html
 //! ```
@@ -25,16 +27,27 @@ use report::{Cell, CellFiles, Status};
 
 use crate::{Error, Lock, cell_log};
 
+/// What attempts are called that only record how a cell ended.
+const NOTE: &str = "note";
+
 /// An output folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     root: PathBuf,
+    /// The attempt of a cluster's task that this is for.
+    attempt: Option<String>,
 }
 
 impl Layout {
     /// The output folder at `root`; nothing is made yet.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), attempt: None }
+    }
+
+    /// The output folder at `root` for one attempt of a cluster's task. Its working folders are its own, since other
+    /// attempts at the same cell may still be writing and a shared file system may have no locks.
+    pub(crate) fn of_attempt(root: &Path, attempt: &str) -> Self {
+        Self { root: root.to_owned(), attempt: Some(attempt.to_owned()) }
     }
 
     /// The folder itself.
@@ -49,7 +62,57 @@ impl Layout {
 
     /// Where the cell `id` keeps what it needs while it runs.
     pub fn work(&self, id: &str) -> PathBuf {
-        self.root.join("work").join(id)
+        let name = self.attempt.as_ref().map_or_else(|| id.to_owned(), |attempt| format!("{id}@{attempt}"));
+        self.root.join("work").join(name)
+    }
+
+    /// Takes over what an earlier attempt at the cell `id` left, so that this one goes on from its checkpoint. An
+    /// attempt that still runs then finds its folder gone, and ends.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn take_over(&self, id: &str) -> Result<(), Error> {
+        let ours = self.work(id);
+        if self.attempt.is_none() || ours.exists() {
+            return Ok(());
+        }
+        let others = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let attempt = name.strip_prefix(id).and_then(|rest| rest.strip_prefix('@'));
+            path.is_dir() && (name == id || attempt.is_some_and(|attempt| !attempt.starts_with(NOTE)))
+        };
+        let changed = |path: &PathBuf| std::fs::metadata(path).and_then(|data| data.modified()).ok();
+        let mut left: Vec<PathBuf> = self.below_work()?.into_iter().filter(others).collect();
+        left.sort_by_key(changed);
+        if let Some(newest) = left.pop()
+            && let Err(e) = std::fs::rename(&newest, &ours)
+            // Its own process may just have finished it.
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Error::io(&newest, "can't take over", e));
+        }
+        left.iter().try_for_each(|folder| remove_folder(folder))
+    }
+
+    /// What lies in `work`.
+    fn below_work(&self) -> Result<Vec<PathBuf>, Error> {
+        let work = self.root.join("work");
+        let Ok(listing) = std::fs::read_dir(&work) else { return Ok(Vec::new()) };
+        listing
+            .map(|item| item.map(|item| item.path()).map_err(|e| Error::io(&work, "can't list", e)))
+            .collect()
+    }
+
+    /// Records how the cell `id` ended that has no result, unless it has one after all. `who` tells this writer from
+    /// others.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Report`].
+    pub(crate) fn note(&self, id: &str, record: Cell, who: &str) -> Result<(), Error> {
+        let writer = Self::of_attempt(&self.root, &format!("{NOTE}.{who}"));
+        writer.open_work(id)?;
+        writer.finish(id, &CellFiles::bare(record))?;
+        writer.close_work(id)
     }
 
     /// The lock of the cell `id`.
@@ -111,7 +174,8 @@ impl Layout {
     /// Puts `files` into the cell's place in one step, in place of an older record that was not well, together with
     /// whatever already lies in [`Layout::finished`]. Call it with the cell's lock held.
     ///
-    /// A process that is killed at any point leaves the old record, the new one, or none.
+    /// A process that is killed at any point leaves the old record, the new one, or none. An attempt on a cluster, which
+    /// holds no lock, never replaces a good result.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Report`].
@@ -125,13 +189,27 @@ impl Layout {
         }
         let cells = self.root.join("cells");
         std::fs::create_dir_all(&cells).map_err(|e| Error::io(&cells, "can't make the folder", e))?;
+        let unlocked = self.attempt.is_some();
+        if unlocked && self.is_done(id)? {
+            return Ok(());
+        }
         if cell.exists() {
             // A rename replaces no folder that holds files.
             let replaced = Self::replaced(&work);
             remove_folder(&replaced)?;
             std::fs::rename(&cell, &replaced).map_err(|e| Error::io(&cell, "can't replace", e))?;
+            let record = replaced.join("result.json");
+            if unlocked && report::json::read_result(&record).is_ok_and(|cell| cell.status == Status::Ok) {
+                // It was finished in this very moment.
+                return std::fs::rename(&replaced, &cell).map_err(|e| Error::io(&cell, "can't put back", e));
+            }
         }
-        std::fs::rename(&finished, &cell).map_err(|e| Error::io(&cell, "can't put in place", e))?;
+        if let Err(e) = std::fs::rename(&finished, &cell) {
+            // Another attempt may have been quicker.
+            if !(unlocked && self.is_done(id)?) {
+                return Err(Error::io(&cell, "can't put in place", e));
+            }
+        }
         // The rename must reach the disk before the working state goes; not every system lets a folder be opened.
         if let Ok(folder) = std::fs::File::open(&cells) {
             let _ = folder.sync_all();
@@ -153,11 +231,9 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`] and [`Error::Report`].
     pub fn tidy(&self) -> Result<(), Error> {
-        let work = self.root.join("work");
-        let Ok(listing) = std::fs::read_dir(&work) else { return Ok(()) };
-        for item in listing {
-            let item = item.map_err(|e| Error::io(&work, "can't list", e))?;
-            let name = item.file_name().to_string_lossy().into_owned();
+        self.tidy_attempts()?;
+        for path in self.below_work()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if let Some(id) = name.strip_suffix(".lock") {
                 // A killed process leaves its lock's file; taking and releasing the lock removes it.
                 Lock::is_free(&self.lock(id))?;
@@ -168,7 +244,25 @@ impl Layout {
             }
         }
         // Fails while something is left in it, which is then still needed.
-        let _ = std::fs::remove_dir(&work);
+        let _ = std::fs::remove_dir(self.root.join("work"));
+        Ok(())
+    }
+
+    /// Removes what attempts on a cluster left of cells that are finished. Locks nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Report`].
+    pub(crate) fn tidy_attempts(&self) -> Result<(), Error> {
+        for path in self.below_work()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some((id, _)) = name.split_once('@')
+                && self.is_done(id)?
+            {
+                // An attempt may be at it that finished the cell or was too late for it; what it leaves goes next time.
+                let _ = std::fs::remove_dir_all(&path);
+            }
+        }
+        let _ = std::fs::remove_dir(self.root.join("work"));
         Ok(())
     }
 }
@@ -233,6 +327,31 @@ pub(crate) mod tests {
         }
         assert!(layout.is_done("a").unwrap());
         layout.tidy().unwrap();
+        assert_eq!(files_below(folder.path()), ["cells/a/result.json"]);
+        assert!(!folder.path().join("work").exists());
+    }
+
+    #[test]
+    fn an_attempt_takes_over_the_last_one_s_work_and_replaces_no_good_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Layout::of_attempt(folder.path(), "12_3.0");
+        first.take_over("a").unwrap();
+        let work = first.open_work("a").unwrap();
+        std::fs::write(work.join("checkpoint.safetensors"), "x").unwrap();
+        first.note("a", record("a", Status::Failed), "me").unwrap();
+        assert_eq!(first.record("a").unwrap().unwrap().status, Status::Failed);
+
+        let second = Layout::of_attempt(folder.path(), "12_3.1");
+        second.take_over("a").unwrap();
+        second.open_work("a").unwrap();
+        assert!(!work.exists() && second.work("a").join("checkpoint.safetensors").exists());
+        second.finish("a", &CellFiles::bare(record("a", Status::Ok))).unwrap();
+        // The first attempt still runs, and somebody thinks that both are lost.
+        first.open_work("a").unwrap();
+        first.finish("a", &CellFiles::bare(record("a", Status::Cancelled))).unwrap();
+        first.note("a", record("a", Status::Failed), "me").unwrap();
+        assert!(first.is_done("a").unwrap());
+        Layout::new(folder.path()).tidy().unwrap();
         assert_eq!(files_below(folder.path()), ["cells/a/result.json"]);
         assert!(!folder.path().join("work").exists());
     }

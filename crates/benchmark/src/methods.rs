@@ -38,8 +38,14 @@ pub(crate) struct Resolved {
 impl Methods {
     /// Methods on `device`. Weights come from the hub's cache, or the hub, as the environment says.
     pub(crate) fn new(device: Device) -> Self {
-        let options =
-            LoadOptions { device: device.clone(), hub: Hub::from_environment(), ..LoadOptions::default() };
+        Self::reaching(device, false)
+    }
+
+    /// The same; with `offline` the hub is not asked, whatever the environment says.
+    pub(crate) fn reaching(device: Device, offline: bool) -> Self {
+        let mut hub = Hub::from_environment();
+        hub.offline |= offline;
+        let options = LoadOptions { device: device.clone(), hub, ..LoadOptions::default() };
         Self { device, backbones: HubBackbones::new(options), missing: RefCell::default() }
     }
 

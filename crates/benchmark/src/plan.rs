@@ -35,6 +35,8 @@ pub struct PlanOptions {
     pub rehearsal: Option<Rehearsal>,
     /// Whether data with faults are used, without the items that can't be.
     pub accept_data_problems: bool,
+    /// Whether weights that are not there are left where they are instead of being fetched.
+    pub offline: bool,
     /// The commit the program was built from.
     pub commit: Option<String>,
     /// Versions for records.
@@ -59,6 +61,8 @@ pub struct PlannedCell {
     pub spec: CellSpec,
     /// Why it can't be run, if that is known already: its data or its weights can't be had.
     pub problem: Option<String>,
+    /// How many images it trains on and is tested on, where its data are there.
+    pub images: Option<(usize, usize)>,
     /// Whether `--only` lets it through.
     pub selected: bool,
 }
@@ -78,9 +82,9 @@ impl Plan {
         options: &PlanOptions,
     ) -> Result<Self, Error> {
         // Only to find and hash weights: cells load them again, on their device.
-        let methods = Methods::new(Device::Cpu);
+        let methods = Methods::reaching(Device::Cpu, options.offline);
         let mut planner =
-            Planner { profile, published, options, methods, sources: BTreeMap::new(), cells: Vec::new() };
+            Planner { published, options, methods, sources: BTreeMap::new(), cells: Vec::new() };
         for entry in &profile.entries {
             planner.entry(entry)?;
         }
@@ -132,7 +136,6 @@ impl Plan {
 }
 
 struct Planner<'a> {
-    profile: &'a Profile,
     published: &'a PublishedFigures,
     options: &'a PlanOptions,
     methods: Methods,
@@ -143,15 +146,15 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
-        let resolved = self.methods.resolve(entry).map_err(|e| self.wrong(entry, e))?;
+        let resolved = self.methods.resolve(entry).map_err(|e| wrong(entry, e))?;
         let source = self.source(entry)?;
         let usual = datasets::ENTRIES.iter().find(|known| known.name == entry.dataset);
         let usual = usual.map(|known| known.protocol.name().to_owned());
         let protocol_name = entry.protocol.clone().or(usual).unwrap_or_default();
-        protocol_name.parse::<datasets::Task>().map_err(|e| self.wrong(entry, e))?;
-        let categories = self.categories(entry, source.as_ref().ok())?;
+        protocol_name.parse::<datasets::Task>().map_err(|e| wrong(entry, e))?;
+        let categories = categories(entry, source.as_ref().ok())?;
         for category in categories {
-            for &seed in &self.profile.seeds {
+            for &seed in &entry.seeds {
                 let identity = Identity {
                     method: entry.method.clone(),
                     config: resolved.config.clone(),
@@ -186,8 +189,10 @@ impl Planner<'_> {
         source: &Result<Source, String>,
         problem: Option<String>,
     ) -> PlannedCell {
+        let mut images = None;
         let print = source.as_ref().map_err(Clone::clone).and_then(|source| {
             let (source, split) = source.of_cell(&identity).map_err(|e| e.to_string())?;
+            images = Some((split.train.len(), split.test.len()));
             split.fingerprint(&*source.dataset).map_err(|e| e.to_string())
         });
         let mut problem = problem;
@@ -213,7 +218,7 @@ impl Planner<'_> {
             left_out: source.as_ref().ok().and_then(|source| source.left_out.clone()),
             licence: source.as_ref().ok().map(|source| source.dataset.card().licence.clone()),
         };
-        PlannedCell { spec, problem, selected: true }
+        PlannedCell { spec, problem, images, selected: true }
     }
 
     /// The entry's data set; the outer error is the profile's fault, the inner one the machine's.
@@ -230,37 +235,36 @@ impl Planner<'_> {
                     datasets::Error::UnknownDataset { .. } | datasets::Error::UnusedRoot { .. },
                 ),
             ) => {
-                return Err(self.wrong(entry, e));
+                return Err(wrong(entry, e));
             }
             Err(e) => Err(e.to_string()),
         };
         self.sources.insert(key, source.clone());
         Ok(source)
     }
+}
 
-    /// The keys of the entry's categories. Without the data set, those it names are taken at their word.
-    fn categories(&self, entry: &Entry, source: Option<&Source>) -> Result<Vec<String>, Error> {
-        let Some(source) = source else {
-            return Ok(entry.categories.clone().unwrap_or_else(|| vec!["all".to_owned()]));
-        };
-        let classes = source.dataset.classes();
-        let Some(wanted) = &entry.categories else {
-            return Ok(classes.iter().map(|class| class.key.clone()).collect());
-        };
-        let key = |name: &String| {
-            if name == datasets::ALL && entry.protocol.as_deref().is_some_and(is_multi_class) {
-                return Ok(name.clone());
-            }
-            let index = source.dataset.class_index(name).map_err(|e| self.wrong(entry, e))?;
-            Ok(classes[index].key.clone())
-        };
-        wanted.iter().map(key).collect()
-    }
+/// The keys of the entry's categories. Without the data set, those it names are taken at their word.
+fn categories(entry: &Entry, source: Option<&Source>) -> Result<Vec<String>, Error> {
+    let Some(source) = source else {
+        return Ok(entry.categories.clone().unwrap_or_else(|| vec!["all".to_owned()]));
+    };
+    let classes = source.dataset.classes();
+    let Some(wanted) = &entry.categories else {
+        return Ok(classes.iter().map(|class| class.key.clone()).collect());
+    };
+    let key = |name: &String| {
+        if name == datasets::ALL && entry.protocol.as_deref().is_some_and(is_multi_class) {
+            return Ok(name.clone());
+        }
+        let index = source.dataset.class_index(name).map_err(|e| wrong(entry, e))?;
+        Ok(classes[index].key.clone())
+    };
+    wanted.iter().map(key).collect()
+}
 
-    fn wrong(&self, entry: &Entry, problem: impl std::fmt::Display) -> Error {
-        let path = self.profile.path.clone();
-        Error::Profile { path, line: entry.line, problem: problem.to_string() }
-    }
+fn wrong(entry: &Entry, problem: impl std::fmt::Display) -> Error {
+    Error::Profile { path: entry.path.clone(), line: entry.line, problem: problem.to_string() }
 }
 
 /// Whether a protocol's name is of one model for all categories.

@@ -19,6 +19,9 @@ use crate::message::Message;
 const GRACE: Duration = Duration::from_secs(30);
 /// How many of the last lines of standard error go into the record of a crash.
 const LAST_LINES: usize = 20;
+/// The variables by which libraries know how many threads they may use.
+const THREADS: [&str; 5] =
+    ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"];
 /// The line that asks a cell to stop.
 pub(crate) const CANCEL: &str = "cancel";
 
@@ -112,8 +115,7 @@ fn start(command: &[OsString], threads: usize) -> Result<Child, Error> {
     let mut command = Command::new(&program);
     command
         .args(arguments)
-        .env("RAYON_NUM_THREADS", &threads)
-        .env("CANDLE_NUM_THREADS", &threads)
+        .envs(THREADS.map(|name| (name, &threads)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

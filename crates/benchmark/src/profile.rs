@@ -18,17 +18,21 @@ pub struct Profile {
     pub path: PathBuf,
     /// What it is for, in words.
     pub description: String,
-    /// The seeds each entry runs with.
+    /// The seeds each entry of the file itself runs with.
     pub seeds: Vec<u64>,
-    /// What to run.
+    /// What to run: first what included profiles run, each with its own seeds, then the file's own entries.
     pub entries: Vec<Entry>,
 }
 
 /// One method on one data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
+    /// The file it stands in, for messages.
+    pub path: PathBuf,
     /// The line its table begins at, for messages.
     pub line: usize,
+    /// The seeds it runs with.
+    pub seeds: Vec<u64>,
     /// The method's registered name.
     pub method: String,
     /// The data set's registered name.
@@ -58,7 +62,7 @@ pub struct Entry {
     pub config: Value,
 }
 
-const PROFILE_FIELDS: [&str; 3] = ["description", "seeds", "entry"];
+const PROFILE_FIELDS: [&str; 4] = ["description", "seeds", "include", "entry"];
 const ENTRY_FIELDS: [&str; 13] = [
     "method",
     "dataset",
@@ -99,6 +103,11 @@ impl Profile {
     /// [`Error::Io`] if the file can't be read; [`Error::Profile`] with its line for anything that is not as it must be,
     /// unknown fields (with the nearest one) among it.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::read_within(path, &[])
+    }
+
+    /// Reads a profile that those at `within` include, the outermost first.
+    fn read_within(path: &Path, within: &[PathBuf]) -> Result<Self, Error> {
         let file = TomlFile::read(path)?;
         let parsed = file.parse()?;
         let root = file.root(&parsed);
@@ -108,15 +117,31 @@ impl Profile {
             None => vec![0],
             Some(field) => seeds(&field)?,
         };
-        let field = root.need("entry")?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let elements = field.elements()?;
-        let entries: Vec<Entry> = elements
-            .iter()
-            .map(|element| entry(&element.table("entry.")?, folder))
-            .collect::<Result<_, Error>>()?;
-        if entries.is_empty() {
-            return Err(field.error("expected at least one entry, found none"));
+        let within = [within, &[path.to_owned()]].concat();
+        let mut entries = Vec::new();
+        for name in root.get("include").map_or(Ok(Vec::new()), |field| field.elements())? {
+            let included = folder.join(format!("{}.toml", name.string()?));
+            if within.contains(&included) {
+                return Err(name
+                    .error(format_args!("expected other profiles, found a circle: {}", included.display())));
+            }
+            if !included.is_file() {
+                let text =
+                    format_args!("expected a profile beside this one, found no {}", included.display());
+                return Err(name.error(text));
+            }
+            entries.extend(Self::read_within(&included, &within)?.entries);
+        }
+        if entries.is_empty() || root.get("entry").is_some() {
+            let field = root.need("entry")?;
+            let elements = field.elements()?;
+            for element in &elements {
+                entries.push(entry(&element.table("entry.")?, folder, path, &seeds)?);
+            }
+            if elements.is_empty() {
+                return Err(field.error("expected at least one entry, found none"));
+            }
         }
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self { name, path: path.to_owned(), description, seeds, entries })
@@ -148,7 +173,7 @@ fn seeds(field: &Field<'_>) -> Result<Vec<u64>, Error> {
     Ok(seeds)
 }
 
-fn entry(table: &Table<'_>, folder: &Path) -> Result<Entry, Error> {
+fn entry(table: &Table<'_>, folder: &Path, path: &Path, seeds: &[u64]) -> Result<Entry, Error> {
     table.only(&ENTRY_FIELDS)?;
     let text = |name| table.get(name).map(|field| field.string().map(str::to_owned)).transpose();
     let count = |name, least| table.get(name).map(|field| field.whole(least).map(|n| n as usize)).transpose();
@@ -163,7 +188,9 @@ fn entry(table: &Table<'_>, folder: &Path) -> Result<Entry, Error> {
         }
     };
     Ok(Entry {
+        path: path.to_owned(),
         line: table.line(),
+        seeds: seeds.to_vec(),
         method: table.need("method")?.string()?.to_owned(),
         dataset: table.need("dataset")?.string()?.to_owned(),
         named: text("as")?,
@@ -335,6 +362,35 @@ rate = 1e-4
         }
         let message = read("description = \"\"\nentry = []").unwrap_err().to_string();
         assert!(message.contains("mine.toml:2: field `entry`: expected at least one entry"), "{message}");
+    }
+
+    #[test]
+    fn a_profile_includes_others_with_their_own_seeds_and_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(format!("{name}.toml"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let good = write("good", GOOD);
+        let all = write("all", "description = \"all\"\ninclude = [\"good\"]\n");
+        let profile = Profile::read(&all).unwrap();
+        assert_eq!((profile.name.as_str(), profile.entries.len()), ("all", 2));
+        assert!(profile.entries.iter().all(|entry| entry.seeds == [0, 7] && entry.path == good));
+        let own = "[[entry]]\nmethod = \"pixel-knn\"\ndataset = \"mnist\"\n";
+        let more = write("more", &format!("description = \"more\"\nseeds = [3]\ninclude = [\"all\"]\n{own}"));
+        let profile = Profile::read(&more).unwrap();
+        assert_eq!(profile.entries.len(), 3);
+        assert_eq!((profile.entries[2].seeds.as_slice(), profile.entries[2].path == more), (&[3][..], true));
+
+        write("all", "description = \"all\"\ninclude = [\"more\"]\n");
+        let message = Profile::read(&more).unwrap_err().to_string();
+        assert!(message.contains("all.toml:2") && message.contains("a circle"), "{message}");
+        let missing = write("missing", "description = \"m\"\n\ninclude = [\"nothing\"]\n");
+        let message = Profile::read(&missing).unwrap_err().to_string();
+        assert!(message.contains("missing.toml:3") && message.contains("nothing.toml"), "{message}");
+        let empty = write("empty", "description = \"m\"\ninclude = []\n");
+        assert!(Profile::read(&empty).unwrap_err().to_string().contains("`entry`"));
     }
 
     #[test]

@@ -10,15 +10,21 @@ use anomaly_core::Cancellation;
 use report::{Cell, CellFiles, Status};
 
 use crate::child::Task;
+use crate::needs::{Need, Needs, available, bytes_in_words, threads_of};
 use crate::process::{Ending, run};
 use crate::progress::Progress;
-use crate::{Error, Layout, Lock, Plan, PlannedCell, cell_log};
+use crate::{DeviceChoice, Error, Layout, Lock, Plan, PlannedCell, cell_log};
 
 /// How a plan is run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// How many cells run at a time, at least 1; they share the machine's cores.
+    /// How many cells run at a time, at least 1; they share the machine's cores in equal parts.
     pub workers: usize,
+    /// The numbers of the GPUs that cells compute on, one cell at a time each; if none, cells compute where their plan says.
+    pub gpus: Vec<usize>,
+    /// How many bytes of memory cells may take together; what is available if `None`. A cell that would not fit waits for
+    /// others to end; one that can't fit at all fails, with the figure.
+    pub memory: Option<u64>,
     /// The program and arguments of a cell's process, which must call [`crate::run_child`].
     pub child: Vec<OsString>,
     /// Asks the run to end: cells keep their checkpoints and are recorded as cancelled.
@@ -62,18 +68,24 @@ pub fn run_plan(plan: &Plan, layout: &Layout, options: &RunOptions) -> Result<Ou
             todo.push_back(cell);
         }
     }
+    // No more workers than cells, so that the cores of those that would idle are put to use; no two on one GPU.
+    let most = if options.gpus.is_empty() { usize::MAX } else { options.gpus.len() };
+    let workers = options.workers.min(most).min(todo.len()).max(1);
     let run = Run {
         layout,
         out: root.canonicalize().map_err(|e| Error::io(root, "can't find the folder", e))?,
         options,
-        threads: (std::thread::available_parallelism().map_or(1, usize::from) / options.workers.max(1))
-            .max(1),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        workers,
+        needs: Needs::read(plan, layout)?,
+        memory: options.memory.or_else(available),
         progress: Progress::new(todo.len()),
-        state: Mutex::new(State { todo, computed: 0, error: None }),
+        state: Mutex::new(State { todo, computed: 0, taken: 0, error: None }),
     };
     std::thread::scope(|scope| {
-        for _ in 0..options.workers.max(1) {
-            scope.spawn(|| run.work());
+        let run = &run;
+        for worker in 0..workers {
+            scope.spawn(move || run.work(worker));
         }
     });
     let Run { state, progress, .. } = run;
@@ -86,7 +98,14 @@ pub fn run_plan(plan: &Plan, layout: &Layout, options: &RunOptions) -> Result<Ou
     outcome(plan, layout, state.computed)
 }
 
-/// What the records in `layout` say about `plan`.
+/// What the records in `layout` say about `plan`, of which nothing is run.
+///
+/// # Errors
+/// [`Error::Report`] if a record can't be read.
+pub fn recorded(plan: &Plan, layout: &Layout) -> Result<Outcome, Error> {
+    outcome(plan, layout, 0)
+}
+
 fn outcome(plan: &Plan, layout: &Layout, computed: usize) -> Result<Outcome, Error> {
     let mut outcome = Outcome { cells: Vec::new(), computed, failed: 0, unfinished: 0 };
     for cell in &plan.cells {
@@ -112,23 +131,41 @@ struct Run<'a> {
     /// The output folder's absolute path.
     out: PathBuf,
     options: &'a RunOptions,
-    threads: usize,
+    cores: usize,
+    workers: usize,
+    needs: Needs,
+    /// How much memory cells may take together; `None` where it is not known.
+    memory: Option<u64>,
     progress: Progress,
     state: Mutex<State<'a>>,
+}
+
+/// Memory that a cell at work is expected to need.
+struct Room<'r, 'a> {
+    run: &'r Run<'a>,
+    bytes: u64,
+}
+
+impl Drop for Room<'_, '_> {
+    fn drop(&mut self) {
+        self.run.state().taken -= self.bytes;
+    }
 }
 
 struct State<'a> {
     todo: VecDeque<&'a PlannedCell>,
     computed: usize,
+    /// The memory that the cells at work are expected to need.
+    taken: u64,
     /// What ended the run early.
     error: Option<Error>,
 }
 
 impl<'a> Run<'a> {
     /// One worker: takes cells until there are none.
-    fn work(&self) {
+    fn work(&self, worker: usize) {
         while let Some(cell) = self.next() {
-            if let Err(error) = self.take_up(cell) {
+            if let Err(error) = self.take_up(cell, worker) {
                 self.state().error.get_or_insert(error);
             }
         }
@@ -147,7 +184,7 @@ impl<'a> Run<'a> {
         state.todo.pop_front()
     }
 
-    fn take_up(&self, cell: &'a PlannedCell) -> Result<(), Error> {
+    fn take_up(&self, cell: &'a PlannedCell, worker: usize) -> Result<(), Error> {
         let id = cell.spec.id();
         let name = cell.spec.identity.name();
         if let Some(record) = self.layout.record(&id)?.filter(|record| record.status == Status::Ok) {
@@ -160,9 +197,20 @@ impl<'a> Run<'a> {
             std::thread::sleep(Duration::from_millis(200));
             return Ok(());
         }
-        let ending = match &cell.problem {
-            Some(problem) => Ending::Failed(problem.clone()),
-            None => self.compute(cell, &name)?,
+        let need = self.needs.of(&cell.spec);
+        let ending = match (&cell.problem, self.too_large(need)) {
+            (Some(problem), _) => Ending::Failed(problem.clone()),
+            // Its checkpoint is none the worse for it.
+            (None, Some(problem)) => Ending::Crashed(problem),
+            (None, None) => {
+                let Some(_room) = self.take_room(need.bytes) else {
+                    // Others are at work, and will end.
+                    self.state().todo.push_back(cell);
+                    std::thread::sleep(Duration::from_millis(200));
+                    return Ok(());
+                };
+                self.compute(cell, &name, worker)?
+            }
         };
         let why = match &ending {
             Ending::Finished => None,
@@ -180,12 +228,40 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn compute(&self, cell: &PlannedCell, name: &str) -> Result<Ending, Error> {
+    /// Why a cell can't fit into memory, if it can't.
+    fn too_large(&self, need: Need) -> Option<String> {
+        let memory = self.memory.filter(|&memory| need.bytes > memory)?;
+        let basis =
+            if need.measured { "as much as a finished cell of its kind took" } else { "by its sizes" };
+        Some(format!(
+            "it needs about {} of memory ({basis}), and {} are there for cells; `--memory` sets another limit",
+            bytes_in_words(need.bytes),
+            bytes_in_words(memory)
+        ))
+    }
+
+    /// Room for a cell that needs so many bytes, until it is dropped; `None` if it must wait.
+    fn take_room(&self, bytes: u64) -> Option<Room<'_, 'a>> {
+        let mut state = self.state();
+        let fits = self.memory.is_none_or(|memory| state.taken + bytes <= memory);
+        // Alone it fits, else it was refused.
+        (fits || state.taken == 0).then(|| {
+            state.taken += bytes;
+            drop(state);
+            Room { run: self, bytes }
+        })
+    }
+
+    fn compute(&self, cell: &PlannedCell, name: &str, worker: usize) -> Result<Ending, Error> {
         let mut shown = self.progress.begin(name);
+        let mut spec = cell.spec.clone();
+        if let Some(&gpu) = self.options.gpus.get(worker) {
+            spec.device = DeviceChoice::Cuda(gpu).to_string();
+        }
         run(
             &self.options.child,
-            &Task { cell: cell.spec.clone(), out: self.out.clone() }.to_line()?,
-            self.threads,
+            &Task { cell: spec, out: self.out.clone(), attempt: None }.to_line()?,
+            threads_of(worker, self.workers, self.cores),
             &self.options.cancellation,
             &mut |message| shown.message(message),
             &mut |line| self.progress.line(&format!("{name}: {line}")),

@@ -22,10 +22,27 @@ pub fn write_summary(layout: &Layout, header: &Header, cells: &[Cell]) -> Result
             None => std::thread::sleep(Duration::from_millis(100)),
         }
     };
-    // Put together below `work`, so that a killed process leaves nothing half-written beside the results.
-    let folder = work.join("summary");
-    remove_folder(&folder)?;
-    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "can't make the folder", e))?;
+    write_in(&work.join("summary"), layout, header, cells)?;
+    drop(lock);
+    layout.tidy()
+}
+
+/// The same on a file system that may have no locks; `who` tells this writer from others.
+pub(crate) fn write_summary_unlocked(
+    layout: &Layout,
+    header: &Header,
+    cells: &[Cell],
+    who: &str,
+) -> Result<(), Error> {
+    write_in(&layout.root().join("work").join(format!("summary@{who}")), layout, header, cells)?;
+    layout.tidy_attempts()
+}
+
+/// Puts the files together in `folder`, below `work`, so that a killed process leaves nothing half-written beside the
+/// results.
+fn write_in(folder: &Path, layout: &Layout, header: &Header, cells: &[Cell]) -> Result<(), Error> {
+    remove_folder(folder)?;
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "can't make the folder", e))?;
     let files: Vec<CellFiles> =
         cells.iter().map(|cell| CellFiles::read(&layout.cell(&cell.cell))).collect::<Result<_, _>>()?;
     let texts = [
@@ -37,9 +54,7 @@ pub fn write_summary(layout: &Layout, header: &Header, cells: &[Cell]) -> Result
     for (name, text) in texts {
         put(&folder.join(name), &layout.root().join(name), &text)?;
     }
-    remove_folder(&folder)?;
-    drop(lock);
-    layout.tidy()
+    remove_folder(folder)
 }
 
 fn put(temporary: &Path, path: &Path, text: &str) -> Result<(), Error> {

@@ -8,5 +8,7 @@ mod quantisation;
 mod random_weights;
 mod reproduce;
 mod runs;
+#[cfg(target_os = "linux")]
+mod slurm;
 mod tracking;
 mod tuning;

@@ -337,8 +337,10 @@ fn judge(
     let mut cells_of: Vec<(usize, Vec<String>)> = Vec::new();
     for (at, trial) in batch.iter().enumerate().filter(|(_, trial)| trial.state == TrialState::Complete) {
         let mut own = profile.clone();
+        // Each entry has its own, since profiles include others.
         own.seeds.truncate(1);
         for entry in &mut own.entries {
+            entry.seeds.truncate(1);
             entry.config = space.applied(&entry.config, &trial.point);
             if let (Some(setting), Some(budget)) = (&settings.budget, budget) {
                 set(&mut entry.config, &setting.setting, budget.into());

@@ -1,0 +1,250 @@
+//! `reproduce --executor slurm` against a real Slurm of four nodes on loopback, which each test starts for itself
+//! (`tests/slurm/up.sh`). They need Debian's packages `slurmctld slurmd slurm-client munge`: run them with
+//! `cargo test --release -p end-to-end -p xtask -- --ignored slurm`.
+
+mod lab;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::reproduce::{assert_same, finished, reproduce, succeeded};
+use lab::Lab;
+
+/// Every record of `summary.json`, by the name of its category and method.
+fn summary(out: &Path) -> BTreeMap<String, Value> {
+    let bytes = std::fs::read(out.join("summary.json")).unwrap();
+    let Value::Array(cells) = serde_json::from_slice(&bytes).unwrap() else { panic!("no list") };
+    cells.into_iter().map(|cell| (cell["method"].as_str().unwrap().to_owned(), cell)).collect()
+}
+
+/// What is measured, as the bytes of its JSON: of each cell the figures, the terms and the curves.
+fn figures(out: &Path) -> Vec<String> {
+    let bytes = std::fs::read(out.join("summary.json")).unwrap();
+    let Value::Array(cells) = serde_json::from_slice(&bytes).unwrap() else { panic!("no list") };
+    let of =
+        |cell: &Value| format!("{} {} {} {}", cell["cell"], cell["results"], cell["terms"], cell["curves"]);
+    cells.iter().map(of).collect()
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_short_a_matrix_gives_the_same_bytes_as_on_this_machine_and_is_not_submitted_twice() {
+    let only = ["--only", "*/[08]/*"];
+    let here = tempfile::tempdir().unwrap();
+    succeeded(reproduce("kills", here.path()).args(only));
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let told = succeeded(lab.reproduce("kills", &out).args(only).args(["--max-parallel", "2"]));
+    assert!(told.contains("submitted 3 tasks as job array"), "{told}");
+    assert_same(here.path(), &out);
+    assert!(!out.join("work").exists());
+
+    let before = finished(&out);
+    let told = succeeded(lab.reproduce("kills", &out).args(only));
+    assert!(told.contains("nothing to submit"), "{told}");
+    assert_eq!(finished(&out), before);
+    // The job that writes the report needs nobody to watch.
+    let report = out.join("report.html");
+    std::fs::remove_file(&report).unwrap();
+    lab.until("the dependent job has written the report", || report.exists());
+}
+
+/// The profile is `smoke`, or the one in `VITAD_SLURM_PROFILE`.
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_profile_of_the_project_gives_the_same_figures_as_on_this_machine() {
+    let profile = std::env::var("VITAD_SLURM_PROFILE").unwrap_or_else(|_| "smoke".to_owned());
+    let profile = format!("../../matrix/{profile}");
+    let here = tempfile::tempdir().unwrap();
+    succeeded(&mut reproduce(&profile, here.path()));
+    let lab = Lab::start();
+    let out = lab.out("there");
+    succeeded(lab.reproduce(&profile, &out).args(["--cells-per-task", "3"]));
+    assert_eq!(figures(&out), figures(here.path()));
+    assert_same(here.path(), &out);
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_killed_task_and_a_requeued_one_go_on_to_the_same_bytes() {
+    let only = ["--only", "transformaly/*"];
+    let here = tempfile::tempdir().unwrap();
+    succeeded(reproduce("kills", here.path()).args(only));
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let mut watching = lab.reproduce("kills", &out).args(only).stderr(Stdio::piped()).spawn().unwrap();
+    let (killed, requeued) = (0, 1);
+    // With a checkpoint, so that there is something to go on from.
+    lab.until("two tasks have checkpoints", || {
+        [killed, requeued].iter().all(|&task| Lab::has_checkpoint(&out, task))
+    });
+    lab.scontrol(&["requeue", &Lab::address(&out, requeued)]);
+    lab.kill(Lab::process(&out, killed));
+    // A requeued task waits for its old credential to expire, or until it is told not to.
+    lab.until("the task waits again", || {
+        lab.try_scontrol(&["update", &format!("jobid={}", Lab::address(&out, requeued)), "StartTime=now"])
+            && lab.state(&out, requeued) != "RUNNING"
+            || Lab::attempts(&out, requeued) > 1
+    });
+    assert!(!watching.wait().unwrap().success());
+    let failed: Vec<Value> =
+        Lab::records(&out).into_iter().filter(|record| record["status"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let error = failed[0]["error"].as_str().unwrap();
+    assert!(error.contains("Slurm job") && error.contains("FAILED") && error.contains("signal 9"), "{error}");
+    assert_eq!(Lab::attempts(&out, requeued), 2);
+
+    let told = succeeded(lab.reproduce("kills", &out).args(only));
+    assert!(told.contains("submitted 1 tasks"), "{told}");
+    assert_same(here.path(), &out);
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_follower_is_closed_and_reopened_over_a_dead_controller_and_a_lost_note() {
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let only = ["--only", "*/[08]/*"];
+    // One at a time, so that some wait.
+    let options = ["--max-parallel", "1"];
+    let mut watching = lab.reproduce("kills", &out).args(only).args(options).spawn().unwrap();
+    lab.until("a task is at work", || Lab::attempts(&out, 0) > 0);
+    lab.interrupt(&watching);
+    assert!(!watching.wait().unwrap().success());
+
+    // Whoever submitted died before it could note what it did: the queue is asked by name.
+    std::fs::remove_dir_all(Lab::plan(&out).join("submissions")).unwrap();
+    let told = succeeded(lab.reproduce("kills", &out).args(only).args(options).arg("--detach"));
+    assert!(told.contains("tasks were in Slurm's hands already") && !told.contains("submitted"), "{told}");
+
+    lab.kill(lab.daemon("slurmctld"));
+    let log = lab.out("watching.log");
+    let said = std::fs::File::create(&log).unwrap();
+    let mut watching = lab.reproduce("kills", &out).arg("--follow").stderr(said).spawn().unwrap();
+    lab.until("the watcher says that it gets no answer", || {
+        std::fs::read_to_string(&log).unwrap().contains("the queue can't be asked")
+    });
+    assert!(watching.try_wait().unwrap().is_none());
+    lab.start_controller();
+    assert!(watching.wait().unwrap().success());
+    assert!(Lab::records(&out).iter().all(|record| record["status"] == "ok"));
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_lost_node_and_a_lost_node_daemon_end_no_cell() {
+    let only = ["--only", "transformaly/*/[08]/*"];
+    let here = tempfile::tempdir().unwrap();
+    succeeded(reproduce("kills", here.path()).args(only));
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let mut watching = lab.reproduce("kills", &out).args(only).args(["--cpus", "2"]).spawn().unwrap();
+    lab.until("both tasks have checkpoints", || (0..2).all(|task| Lab::has_checkpoint(&out, task)));
+    let nodes = [0, 1].map(|task| Lab::node(&out, task));
+    // Both daemons die. The controller takes the first one's node for lost, and the task runs again elsewhere, though its
+    // former attempt is still alive; the second one's step goes on and reports by itself.
+    for node in &nodes {
+        lab.kill(lab.daemon(&format!("slurmd-{node}")));
+    }
+    lab.scontrol(&["update", &format!("nodename={}", nodes[0]), "state=down", "reason=test"]);
+    lab.until("the first task runs again", || {
+        lab.try_scontrol(&["update", &format!("jobid={}", Lab::address(&out, 0)), "StartTime=now"]);
+        Lab::attempts(&out, 0) > 1
+    });
+    assert!(watching.wait().unwrap().success());
+    assert_ne!(Lab::node(&out, 0), nodes[0]);
+    assert_same(here.path(), &out);
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_what_is_cancelled_or_takes_too_long_or_was_a_ghost_is_named_so() {
+    let lab = Lab::start();
+    for (word, status) in [("CANCELLED", "cancelled"), ("TIMEOUT", "failed"), ("ghost", "failed")] {
+        let out = lab.out(word);
+        let mut watching =
+            lab.reproduce("endless", &out).args(["--time", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+        lab.until("the task is at work", || Lab::cell_process(&out, 0).is_some());
+        let address = Lab::address(&out, 0);
+        match word {
+            "CANCELLED" => lab.scancel(&address),
+            "ghost" => {
+                let (step, task) = (lab.step_daemon(&address), Lab::process(&out, 0));
+                lab.kill(step);
+                lab.kill(task);
+            }
+            _ => {}
+        }
+        assert!(!watching.wait().unwrap().success());
+        let cells = summary(&out);
+        assert_eq!(cells["pixel-knn"]["status"], "ok", "{word}");
+        assert_eq!(cells["transformaly"]["status"], status, "{word}");
+        let error = cells["transformaly"]["error"].as_str().unwrap();
+        assert!(error.contains(word) && error.contains(&address), "{error}");
+        if word == "ghost" {
+            // Slurm holds it: it is not submitted again until it is cancelled.
+            let told = succeeded(lab.reproduce("endless", &out).arg("--detach"));
+            assert!(told.contains("1 tasks were in Slurm's hands already"), "{told}");
+            lab.scancel(&address);
+            lab.until("it is gone", || lab.state(&out, 0) != "RUNNING");
+            let told = succeeded(lab.reproduce("endless", &out).arg("--detach"));
+            assert!(told.contains("submitted 1 tasks"), "{told}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_what_cannot_begin_is_refused_or_stuck() {
+    let lab = Lab::start();
+    let cases = [
+        (["--partition", "nowhere"], "refused", "invalid partition"),
+        (["--cpus", "999"], "stuck", "PartitionConfig"),
+        (["--time", "10-0"], "stuck", "PartitionTimeLimit"),
+        (["--sbatch", "--hold"], "stuck", "JobHeldUser"),
+    ];
+    for (number, (options, word, why)) in cases.into_iter().enumerate() {
+        let out = lab.out(&format!("case{number}"));
+        let output = lab.reproduce("failing", &out).args(options).output().unwrap();
+        assert!(!output.status.success());
+        for record in Lab::records(&out) {
+            let error = record["error"].as_str().unwrap();
+            assert!(record["status"] == "failed" && error.contains(word) && error.contains(why), "{error}");
+        }
+        assert_eq!(Lab::records(&out).len(), 2);
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(told.contains("scancel"), word == "stuck", "{told}");
+    }
+    // A program that is not what was submitted.
+    let out = lab.out("other-program");
+    succeeded(lab.reproduce("failing", &out).args(["--sbatch", "--hold", "--detach"]));
+    let programs = out.join("slurm/programs");
+    let kept = programs.read_dir().unwrap().next().unwrap().unwrap().path().join("xtask");
+    let mut bytes = std::fs::read(&kept).unwrap();
+    bytes.push(0);
+    std::fs::write(&kept, bytes).unwrap();
+    lab.scontrol(&["release", &Lab::address(&out, 0), &Lab::address(&out, 1)]);
+    assert!(!lab.reproduce("failing", &out).arg("--follow").status().unwrap().success());
+    for record in Lab::records(&out) {
+        let error = record["error"].as_str().unwrap();
+        assert!(error.contains("refused: expected a program with sha256"), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_cell_that_fails_says_why_and_is_alone_submitted_again() {
+    let lab = Lab::start();
+    let out = lab.out("there");
+    assert!(!lab.reproduce("failing", &out).status().unwrap().success());
+    let records = Lab::records(&out);
+    let errors: Vec<&str> = records.iter().filter_map(|record| record["error"].as_str()).collect();
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
+    assert!(error.contains("`k`") && error.contains("10") && !error.contains("Slurm"), "{error}");
+    let output = lab.reproduce("failing", &out).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && told.contains("submitted 1 tasks"), "{told}");
+}
