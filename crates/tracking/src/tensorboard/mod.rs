@@ -13,7 +13,7 @@ use anomaly_core::write_atomic;
 
 use crate::hex::digest;
 use crate::names::folder_name;
-use crate::{Error, Line, Run, RunView, Tracker, What};
+use crate::{Ending, Error, Line, Run, RunView, Tracker, What};
 
 /// TensorBoard's folder: `<folder>/<experiment>/<run>/events.out.tfevents.<seconds>.vitad`.
 ///
@@ -125,7 +125,10 @@ fn records(run: &RunView<'_>, index: usize, line: &Line) -> Result<Vec<Vec<u8>>,
                 let png = std::fs::read(path).map_err(|e| Error::io(path, "can't read the picture", e))?;
                 records.extend(event::image(time, 0, tag, &png));
             }
-            records.push(event::session_end(time, *status));
+            // A reader keeps the first end it finds, and a run that failed or was stopped may go on.
+            if *status == Ending::Finished {
+                records.push(event::session_end(time, *status));
+            }
         }
         What::Resumed | What::Step { .. } => {}
     }
@@ -160,7 +163,7 @@ mod tests {
     use super::message::tests::{Field, fields};
     use super::record::tests::records;
     use crate::example::{PNG, lines};
-    use crate::{Artifact, RunView, Tracker};
+    use crate::{Artifact, Ending, Line, RunView, Tracker, What};
 
     fn view<'a>(lines: &'a [crate::Line], artifacts: &'a [Artifact]) -> RunView<'a> {
         RunView { key: "matrix/cell", parent: Some("matrix"), experiment: "smoke", lines, artifacts }
@@ -222,6 +225,18 @@ mod tests {
         std::fs::write(&file, b"something else").unwrap();
         TensorBoard::new(folder.path()).update(&view(&lines, &[])).unwrap();
         assert_eq!(only_file(folder.path()), expected);
+    }
+
+    #[test]
+    fn a_run_that_failed_and_went_on_has_one_end() {
+        let mut lines = lines();
+        let failed = What::End { status: Ending::Failed, error: Some("why".into()) };
+        lines.insert(7, Line { time: lines[7].time, what: failed });
+        let folder = tempfile::tempdir().unwrap();
+        TensorBoard::new(folder.path()).update(&view(&lines, &[])).unwrap();
+        let file = only_file(folder.path());
+        let times = |needle: &[u8]| file.windows(needle.len()).filter(|window| *window == needle).count();
+        assert_eq!((times(b"session_end_info"), times(b"errors")), (1, 1));
     }
 
     /// Each event's step and its value's tag.
