@@ -239,7 +239,7 @@ mod tests {
 
     impl Recorder {
         fn new(context: &FitContext<'_>) -> Self {
-            let epochs = Epochs::new(3, EpochShape::all(2), 5, context.stream("shuffle"));
+            let epochs = Epochs::new(3, EpochShape::all(4), 12, context.stream("shuffle"));
             let (seen, offers) = (Vec::new(), Vec::new());
             Self { epochs, seen, offers, cancel_after: usize::MAX, stop_after: usize::MAX, saved: None }
         }
@@ -253,7 +253,7 @@ mod tests {
         }
 
         fn epoch(&mut self, context: &FitContext<'_>) -> Result<(), MethodError> {
-            let batches = self.epochs.plan().batches(5);
+            let batches = self.epochs.plan().batches(12);
             for batch in batches.into_iter().skip(self.epochs.steps_done()) {
                 context.cancellation.check()?;
                 self.epochs.step_done(&[("loss", batch[0] as f64), ("part", 1.0)], context);
