@@ -1,16 +1,19 @@
 //! The client against programs that stand in for Slurm's: what they are asked, and what becomes of their answers.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use slurm_array::{Dependency, Error, Request, Resources, Slurm};
 
+/// Written by a process of its own: a child that another test starts meanwhile would inherit the open file, and nothing can
+/// run a file that somebody may write to.
 fn program(folder: &Path, name: &str, script: &str) {
-    let path = folder.join(name);
-    std::fs::write(&path, format!("#!/bin/sh\ncd '{}' || exit 99\n{script}\n", folder.display())).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!("#!/bin/sh\ncd '{}' || exit 99\n{script}\n", folder.display());
+    let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let status = Command::new("sh").args(["-c", write]).arg(folder.join(name)).arg(text).status().unwrap();
+    assert!(status.success());
 }
 
 fn slurm(folder: &Path) -> Slurm {
