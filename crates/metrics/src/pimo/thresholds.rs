@@ -21,8 +21,12 @@ pub(super) fn spaced(low: f32, high: f32, count: usize) -> Vec<f32> {
     let whole = (high - low) / steps;
     // The range itself may be beyond f32.
     let step = if whole.is_finite() { whole } else { high / steps - low / steps };
-    let value = |k: usize| {
-        if k < count / 2 { low + step * k as f32 } else { high - step * (count - 1 - k) as f32 }
+    // With two thresholds the step may be beyond f32 too, and 0 times that is no number.
+    let value = |k: usize| match k {
+        0 => low,
+        _ if k == count - 1 => high,
+        _ if k < count / 2 => low + step * k as f32,
+        _ => high - step * (count - 1 - k) as f32,
     };
     let mut thresholds: Vec<f32> = (0..count).map(value).collect();
     // Where steps are finer than f32 the two halves may cross by one value.
@@ -109,6 +113,7 @@ mod tests {
         let thresholds = spaced(f32::MIN, f32::MAX, 5);
         assert_eq!(thresholds, [f32::MIN, f32::MIN / 2.0, 0.0, f32::MAX / 2.0, f32::MAX]);
         assert_eq!(Reached::new(&thresholds).counts(&[f32::MAX, 1.0, -1.0]), [3, 3, 2, 1, 1]);
+        assert_eq!(spaced(f32::MIN, f32::MAX, 2), [f32::MIN, f32::MAX]);
         assert!(check_count(1).is_err() && check_count(2).is_ok() && check_count(MOST + 1).is_err());
     }
 }
