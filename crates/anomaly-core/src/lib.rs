@@ -47,6 +47,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod atomic_write;
 mod checkpoint;
 mod config;
 mod context;
@@ -65,6 +66,7 @@ mod precision;
 mod prediction;
 mod safetensors_file;
 
+pub use atomic_write::{remove_torn_writes, write_atomic};
 pub use checkpoint::{Checkpoint, CheckpointStore, DirectoryCheckpoints, MemoryCheckpoints};
 pub use config::{ConfigError, MethodConfig, parse_config};
 pub use context::{Cancellation, FitContext};
@@ -76,6 +78,7 @@ pub use eval_spec::{EvalSpec, MaskRule, Resolution};
 pub use feature_store::{
     DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
 };
+pub use hex::hex;
 pub use images::Images;
 pub use method::{Detector, Info, Method, Paper};
 pub use observer::{Event, NoObserver, Observer};
@@ -83,7 +86,6 @@ pub use offer::{Criterion, Flow, Harness, KeepNothing, Offer, Selection, TestMet
 pub use precision::Precision;
 pub use prediction::{Maps, Picture, Prediction};
 pub use random_streams::{Stream, StreamPosition, Streams};
-pub use safetensors_file::write_atomic;
 
 /// Raised whenever a change of this crate, or of `random-streams` below it, changes numbers; part of the id of every
 /// benchmark cell. (A change of `optim` raises the revisions of the methods that train with it.)

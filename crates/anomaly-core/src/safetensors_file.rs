@@ -1,33 +1,12 @@
 //! Named tensors in a file, written whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
 use crate::Error;
-
-/// Writes `bytes` to `path` so that a reader sees the old file or the new one, never a part: temporary file in the same
-/// folder, flushed to the disk, renamed.
-///
-/// # Errors
-/// [`Error::File`] if any of it fails; the old file is then untouched.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        // The rename itself must reach the disk too; not every file system lets a folder be opened for that.
-        if let Ok(folder) = std::fs::File::open(folder) {
-            folder.sync_all().ok();
-        }
-        Ok(())
-    };
-    write().map_err(|e| Error::file(path, "can't write", e))
-}
+use crate::atomic_write::write_atomic;
 
 /// Writes `tensors` in the order of their names, with `metadata` in the header.
 pub(crate) fn write(

@@ -1,7 +1,7 @@
 //! A tracked run, killed and resumed: every run is where it is tracked once, and whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -79,6 +79,20 @@ fn essence(runs: &BTreeMap<String, Files>) -> BTreeMap<(String, String), String>
     kept
 }
 
+/// Files below `folder` that a killed process was writing.
+fn temporary(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for item in folder.read_dir().unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() {
+            found.extend(temporary(&path));
+        } else if path.extension().is_some_and(|ending| ending == "tmp") {
+            found.push(path);
+        }
+    }
+    found
+}
+
 #[test]
 fn a_killed_and_resumed_run_is_tracked_once_and_whole() {
     let straight = tempfile::tempdir().unwrap();
@@ -134,6 +148,7 @@ fn a_killed_and_resumed_run_is_tracked_once_and_whole() {
     }
     assert_eq!(event_files, 4);
     assert!(!out.join("work").exists());
+    assert_eq!(temporary(killed.path()), Vec::<PathBuf>::new());
 }
 
 #[test]

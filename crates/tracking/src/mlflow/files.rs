@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anomaly_core::write_atomic;
+use anomaly_core::{remove_torn_writes, write_atomic};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -54,6 +54,7 @@ impl MlflowFiles {
         let id = experiment_id(name);
         let folder = self.root.join(&id);
         make(&folder)?;
+        remove_torn_writes(&folder)?;
         let meta = yaml(&[
             ("artifact_location", json!(uri(&folder)?)),
             ("creation_time", json!(time)),
@@ -81,6 +82,10 @@ impl Tracker for MlflowFiles {
         let (experiment, folder) = self.experiment(run.experiment, run.start())?;
         let id = run_id(run.key);
         let folder = folder.join(&id);
+        if done == 0 {
+            // MLflow takes every file for a parameter, metric or tag, also what a killed process was writing.
+            remove_torn_writes(&folder)?;
+        }
         let told = Told::of(run.lines);
         let new = Told::of(&run.lines[done..]);
         for (name, value) in &new.params {
@@ -261,8 +266,20 @@ mod tests {
                 artifacts: &artifacts,
             };
             MlflowFiles::new(&root).update(&run).unwrap();
+            // As if the process were killed while it wrote the next tag.
+            let experiment = root.read_dir().unwrap().next().unwrap().unwrap().path();
+            std::fs::write(experiment.join(run_id("m/c")).join("tags/.aZ09xY.tmp"), "torn").unwrap();
         }
+        let run = RunView {
+            key: "m/c",
+            parent: Some("m"),
+            experiment: "smoke",
+            lines: &lines,
+            artifacts: &artifacts,
+        };
+        MlflowFiles::new(&root).update(&run).unwrap();
         let found = files(&root);
+        assert!(found.keys().all(|name| !name.contains(".aZ09xY")), "{:?}", found.keys());
         let id = run_id("m/c");
         let (experiment, _) = found.keys().next().unwrap().split_once('/').unwrap();
         assert_eq!((experiment.len(), id.len()), (18, 32));

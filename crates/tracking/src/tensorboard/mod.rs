@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anomaly_core::write_atomic;
+use anomaly_core::{remove_torn_writes, write_atomic};
 
 use crate::hex::digest;
 use crate::names::folder_name;
@@ -60,6 +60,9 @@ impl Tracker for TensorBoard {
         if let Some(done) = done {
             append(&path, &encoded(run, done)?)?;
         } else {
+            if let Some(folder) = path.parent() {
+                remove_torn_writes(folder)?;
+            }
             let whole = encoded(run, 0)?;
             let there = std::fs::read(&path).unwrap_or_default();
             // A reader may be at any place of the file: it is only replaced if it is not of this log.
