@@ -141,7 +141,7 @@ impl EpochTraining for Training<'_> {
         loss: Option<f64>,
         context: &mut FitContext<'_>,
     ) -> Result<Flow, MethodError> {
-        if epoch.is_multiple_of(self.config.offer_every) || epoch == self.config.epochs {
+        if self.epochs.is_due(epoch, self.config.offer_every) {
             return context.offer(epoch, loss, &mut self.candidate());
         }
         Ok(Flow::Continue)

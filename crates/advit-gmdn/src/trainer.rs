@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use density_heads::Likelihood;
-use optim::{Adam, AdamOptions, Optimizer, OptimizerState, ParameterGroup};
+use optim::{Adam, AdamOptions, Optimizer, ParameterGroup};
 use serde::{Deserialize, Serialize};
 use vit_ops::{NamedTensors, NetworkWeights};
 
@@ -125,7 +125,7 @@ impl Trainer {
     /// The optimiser's and the accumulated gradients' tensors.
     pub(crate) fn state(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut all = BTreeMap::new();
-        for (name, tensor) in self.adam.state()?.to_tensors()? {
+        for (name, tensor) in self.adam.state_tensors()? {
             all.insert(format!("{ADAM}{name}"), tensor);
         }
         for (name, tensor) in &self.accumulated {
@@ -139,7 +139,7 @@ impl Trainer {
         &mut self,
         tensors: impl IntoIterator<Item = (&'t String, &'t Tensor)>,
     ) -> Result<(), Error> {
-        let mut adam = std::collections::HashMap::new();
+        let mut adam = BTreeMap::new();
         self.accumulated.clear();
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(ADAM) {
@@ -148,7 +148,7 @@ impl Trainer {
                 self.accumulated.insert(name.to_owned(), tensor.clone());
             }
         }
-        Ok(self.adam.load_state(&OptimizerState::from_tensors(adam)?)?)
+        Ok(self.adam.load_state_tensors(adam)?)
     }
 }
 

@@ -170,7 +170,7 @@ impl EpochTraining for Training<'_> {
         context: &mut FitContext<'_>,
     ) -> Result<Flow, MethodError> {
         let mut flow = Flow::Continue;
-        if epoch.is_multiple_of(self.config.eval_every) || epoch == self.config.epochs {
+        if self.epochs.is_due(epoch, self.config.eval_every) {
             let cancellation = context.cancellation.clone();
             let mut candidate = Candidate { training: self, cancellation: &cancellation, networks: None };
             flow = context.offer(epoch, loss, &mut candidate)?;

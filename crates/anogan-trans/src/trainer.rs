@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use anomaly_core::{Stream, Streams};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use optim::{Adam, AdamOptions, Optimizer, OptimizerState, ParameterGroup};
+use optim::{Adam, AdamOptions, Optimizer, ParameterGroup};
 
 use crate::config::{LatentGradient, RunningUpdates};
 use crate::discriminator::{self, Discriminator, DiscriminatorConfig, Mode};
@@ -296,7 +296,7 @@ impl Trainer {
         for (prefix, adam) in
             [(GENERATOR_ADAM, &self.generator_adam), (DISCRIMINATOR_ADAM, &self.discriminator_adam)]
         {
-            for (name, tensor) in adam.state()?.to_tensors()? {
+            for (name, tensor) in adam.state_tensors()? {
                 all.insert(format!("{prefix}{name}"), tensor);
             }
         }
@@ -311,15 +311,14 @@ impl Trainer {
                 var.set(tensor(format!("{prefix}{name}"))?)?;
             }
         }
-        let part = |prefix: &str| -> HashMap<String, Tensor> {
-            tensors
-                .iter()
-                .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
-                .collect()
+        let part = |prefix| {
+            tensors.iter().filter_map(move |(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+            })
         };
-        self.discriminator.set_running(&part(DISCRIMINATOR))?;
-        self.generator_adam.load_state(&OptimizerState::from_tensors(part(GENERATOR_ADAM))?)?;
-        self.discriminator_adam.load_state(&OptimizerState::from_tensors(part(DISCRIMINATOR_ADAM))?)?;
+        self.discriminator.set_running(&part(DISCRIMINATOR).collect())?;
+        self.generator_adam.load_state_tensors(part(GENERATOR_ADAM).collect())?;
+        self.discriminator_adam.load_state_tensors(part(DISCRIMINATOR_ADAM).collect())?;
         Ok(())
     }
 }

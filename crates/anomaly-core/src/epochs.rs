@@ -37,6 +37,11 @@ impl EpochShape {
         Self { sample: Sample::All, batch, drop_last: false }
     }
 
+    /// Full batches of this many images that are chosen anew for every epoch, of every image for `None`.
+    pub fn full_batches(images: Option<usize>, batch: usize) -> Self {
+        Self { sample: images.map_or(Sample::All, Sample::WithoutReplacement), batch, drop_last: true }
+    }
+
     fn images(&self, images: usize) -> usize {
         match self.sample {
             Sample::All => images,
@@ -81,6 +86,11 @@ impl Epochs {
     /// How many epochs there are.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether what is done every `every` epochs is due after the `epoch`-th (from 1): the last epoch always ends with it.
+    pub fn is_due(&self, epoch: usize, every: usize) -> bool {
+        epoch.is_multiple_of(every) || epoch == self.count
     }
 
     /// How many steps an epoch has.
@@ -323,6 +333,14 @@ mod tests {
                 assert_eq!(images, if drop_last && batch == 2 { taken / 2 * 2 } else { taken });
             }
         }
+    }
+
+    #[test]
+    fn what_is_done_now_and_then_is_done_in_the_end() {
+        let stream = random_streams::Streams::new(0).stream("shuffle");
+        let epochs = Epochs::new(7, EpochShape::all(4), 12, stream);
+        let due: Vec<usize> = (1..=7).filter(|&epoch| epochs.is_due(epoch, 3)).collect();
+        assert_eq!(due, [3, 6, 7]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use report::Status;
 use serde_json::{Value, json};
 
 use crate::child;
-use crate::needs::{least, weights_bytes};
+use crate::memory_needs::{least, weights_bytes};
 use crate::process::{Ending, run};
 use crate::{CellSpec, Error, FeatureOptions, Layout, Plan, PlannedCell};
 

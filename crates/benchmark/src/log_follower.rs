@@ -8,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anomaly_core::hex;
 use sha2::{Digest, Sha256};
 use tracking::{Artifact, Ending, EventLog, LogReader, Run, RunView, Tracker, What};
 
@@ -141,9 +142,7 @@ fn known_id(path: &Path) -> Option<String> {
 fn new_id(profile: &str) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = format!("{profile} {} {}", since.as_nanos(), std::process::id());
-    let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    let number = digest[..16].iter().fold(0_u128, |number, &byte| number << 8 | u128::from(byte));
-    format!("{number:032x}")
+    hex(&Sha256::digest(text.as_bytes())[..16])
 }
 
 /// Which files belong to a run.

@@ -109,26 +109,11 @@ pub fn bytes_in_words(bytes: u64) -> String {
     if mebi < 1024.0 { format!("{mebi:.0} MiB") } else { format!("{:.1} GiB", mebi / 1024.0) }
 }
 
-/// How many threads the worker at `index` of `workers` may use: the cores in equal shares, what is left over to the first.
-pub(crate) fn threads_of(index: usize, workers: usize, cores: usize) -> usize {
-    let workers = workers.max(1);
-    (cores / workers + usize::from(index < cores % workers)).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{available_in, bytes_in_words, least, threads_of, weights_bytes};
+    use super::{available_in, bytes_in_words, least, weights_bytes};
     use crate::spec::tests::spec;
-
-    #[test]
-    fn cores_are_shared_out_and_nobody_goes_without() {
-        let shares = |workers, cores| (0..workers).map(|w| threads_of(w, workers, cores)).collect::<Vec<_>>();
-        assert_eq!(shares(3, 16), [6, 5, 5]);
-        assert_eq!(shares(2, 2), [1, 1]);
-        assert_eq!(shares(4, 2), [1, 1, 1, 1]);
-        assert_eq!(shares(1, 16), [16]);
-    }
 
     #[test]
     fn larger_networks_images_and_batches_need_more() {

@@ -10,7 +10,7 @@ use anomaly_core::Cancellation;
 use report::{Cell, CellFiles, Status};
 
 use crate::child::Task;
-use crate::needs::{Need, Needs, available, bytes_in_words, threads_of};
+use crate::memory_needs::{Need, Needs, available, bytes_in_words};
 use crate::process::{Ending, run};
 use crate::progress::Progress;
 use crate::{DeviceChoice, Error, Layout, Lock, Plan, PlannedCell, cell_log};
@@ -282,5 +282,25 @@ impl<'a> Run<'a> {
         }
         self.layout.finish(&id, &CellFiles::bare(cell.spec.record(status, Some(why.to_owned()))))?;
         if keep_work { Ok(()) } else { self.layout.close_work(&id) }
+    }
+}
+
+/// How many threads the worker at `index` of `workers` may use: the cores in equal shares, what is left over to the first.
+fn threads_of(index: usize, workers: usize, cores: usize) -> usize {
+    let workers = workers.max(1);
+    (cores / workers + usize::from(index < cores % workers)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::threads_of;
+
+    #[test]
+    fn cores_are_shared_out_and_nobody_goes_without() {
+        let shares = |workers, cores| (0..workers).map(|w| threads_of(w, workers, cores)).collect::<Vec<_>>();
+        assert_eq!(shares(3, 16), [6, 5, 5]);
+        assert_eq!(shares(2, 2), [1, 1]);
+        assert_eq!(shares(4, 2), [1, 1, 1, 1]);
+        assert_eq!(shares(1, 16), [16]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anomaly_core::ContentKey;
+use anomaly_core::{ContentKey, hex};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,6 @@ use crate::catalogue::open_unchecked;
 use crate::counts::{deviations, published_counts};
 use crate::dataset::{Dataset, Part};
 use crate::problem::{Problem, ProblemKind};
-use crate::split::hex;
 
 /// Raised whenever a check finds something that it did not find before: a stored [`CheckReport`] of another one is of no
 /// use.

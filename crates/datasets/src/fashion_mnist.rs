@@ -71,7 +71,7 @@ const SAMPLE: [(&str, &str, usize, &[u8]); 4] = [
 #[cfg(feature = "sample")]
 pub(crate) fn open_sample() -> Result<Packed, Error> {
     use crate::idx::Idx;
-    use crate::split::hex;
+    use anomaly_core::hex;
     use sha2::{Digest, Sha256};
 
     let folder = Path::new("assets/fashion-mnist-sample");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anomaly_core::{Stream, Streams};
+use anomaly_core::{Stream, Streams, hex};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -160,11 +160,6 @@ impl Split {
 fn add(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text);
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
 struct Chooser<'a> {

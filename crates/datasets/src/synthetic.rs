@@ -285,7 +285,7 @@ mod tests {
                 all.extend(ContentKey::of_pixels(32, 32, &mask.data).0);
             }
         }
-        let found = crate::split::hex(&ContentKey::of_pixels(1, all.len(), &all).0);
+        let found = anomaly_core::hex(&ContentKey::of_pixels(1, all.len(), &all).0);
         assert_eq!(found, "90af5db67c660001e84b6c7dbed0303018830af79c1a90690c101395c520ea8d");
     }
 

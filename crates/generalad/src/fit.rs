@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anomaly_core::{
     Checkpoint, ContentKey, Detector, EpochShape, EpochTraining, Epochs, Event, FeatureStore, FitContext,
-    Flow, Images, MethodError, Offer, Progress, Sample, Stream, StreamPosition, TrainingData,
+    Flow, Images, MethodError, Offer, Progress, Stream, StreamPosition, TrainingData,
 };
-use optim::{Optimizer, OptimizerState};
+use optim::Optimizer;
 use serde::{Deserialize, Serialize};
 
 use crate::anomalies::Source;
@@ -164,14 +164,13 @@ impl<'a> Training<'a> {
         };
         // The reference makes no step at all if there are fewer images than a batch has, except in its few-shot runs, which
         // do as is done here.
-        let shape = EpochShape {
-            sample: match config.images_per_epoch {
-                Amount::All => Sample::All,
-                Amount::Of(count) => Sample::WithoutReplacement(count),
+        let shape = EpochShape::full_batches(
+            match config.images_per_epoch {
+                Amount::All => None,
+                Amount::Of(count) => Some(count),
             },
-            batch: config.batch_size,
-            drop_last: true,
-        };
+            config.batch_size,
+        );
         let images = features.data.len();
         let mut training = Self {
             config,
@@ -208,8 +207,8 @@ impl<'a> Training<'a> {
         Checkpoint::require_same("config", self.config, &saved.config)?;
         let tensors = &checkpoint.tensors;
         self.trainer.discriminator.load(|name| tensors.get(&format!("{DISCRIMINATOR}{name}")).cloned())?;
-        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
-        self.trainer.adam.load_state(&adam).map_err(Error::from)?;
+        let adam = checkpoint.part(ADAM).collect();
+        self.trainer.adam.load_state_tensors(adam).map_err(Error::from)?;
         self.anomalies.choices = Stream::at(&saved.anomalies);
         self.dropout = Stream::at(&saved.dropout);
         self.epochs.go_on(saved.progress);
@@ -252,7 +251,7 @@ impl EpochTraining for Training<'_> {
         loss: Option<f64>,
         context: &mut FitContext<'_>,
     ) -> Result<Flow, MethodError> {
-        if epoch.is_multiple_of(self.config.eval_every) || epoch == self.config.epochs {
+        if self.epochs.is_due(epoch, self.config.eval_every) {
             let mut candidate = Candidate { training: self, draws: self.validation.clone() };
             return context.offer(epoch, loss, &mut candidate);
         }
@@ -269,8 +268,7 @@ impl EpochTraining for Training<'_> {
         };
         let mut checkpoint = Checkpoint::new([], &state)?;
         checkpoint.put(DISCRIMINATOR, self.trainer.discriminator.named_tensors()?)?;
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        checkpoint.put(ADAM, adam)?;
+        checkpoint.put(ADAM, self.trainer.adam.state_tensors().map_err(Error::from)?)?;
         context.checkpoints.save(&checkpoint)?;
         Ok(())
     }

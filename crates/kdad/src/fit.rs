@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use anomaly_core::{
     Checkpoint, Detector, EpochShape, EpochTraining, Epochs, FeatureStore, FitContext, Flow, Images,
-    MethodError, Offer, Precision, Progress, Sample, Stream, StreamPosition, TrainingData,
+    MethodError, Offer, Precision, Progress, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
-use optim::{Adam, AdamOptions, Optimizer, OptimizerState, Schedule};
+use optim::{Adam, AdamOptions, Optimizer, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::detector::KdadDetector;
@@ -118,11 +118,7 @@ impl<'a> Training<'a> {
         };
         let steps = (config.milestones.clone(), config.gamma);
         let trainer = Trainer::new(student, options, steps, (config.dropout, context.stream("dropout")))?;
-        let shape = EpochShape {
-            sample: config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement),
-            batch: config.batch_size,
-            drop_last: true,
-        };
+        let shape = EpochShape::full_batches(config.images_per_epoch, config.batch_size);
         let mut training = Self {
             config,
             teacher,
@@ -153,8 +149,8 @@ impl<'a> Training<'a> {
         Checkpoint::require_same("backbone", &self.teacher.vit.identity().sha256, &saved.backbone)?;
         Checkpoint::require_same("config", self.config, &saved.config)?;
         self.trainer.student.load(&checkpoint.part(STUDENT).collect())?;
-        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
-        self.trainer.adam.load_state(&adam).map_err(Error::from)?;
+        let adam = checkpoint.part(ADAM).collect();
+        self.trainer.adam.load_state_tensors(adam).map_err(Error::from)?;
         self.trainer.noise = Stream::at(&saved.noise);
         self.epochs.go_on(saved.progress);
         Ok(())
@@ -206,8 +202,7 @@ impl EpochTraining for Training<'_> {
         };
         let mut checkpoint = Checkpoint::new([], &state)?;
         checkpoint.put(STUDENT, self.trainer.student.weights()?)?;
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        checkpoint.put(ADAM, adam)?;
+        checkpoint.put(ADAM, self.trainer.adam.state_tensors().map_err(Error::from)?)?;
         context.checkpoints.save(&checkpoint)?;
         Ok(())
     }

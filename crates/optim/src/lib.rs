@@ -58,8 +58,10 @@ pub use schedule::{Ramp, Schedule};
 pub use sgd::{Momentum, Sgd, SgdOptions};
 pub use state::OptimizerState;
 
-use candle_core::Var;
+use std::collections::BTreeMap;
+
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 
 /// What changes parameters along their gradients.
 pub trait Optimizer: Send {
@@ -116,6 +118,24 @@ pub trait Optimizer: Send {
     /// If the state is of another kind of optimiser, or a parameter's state is missing, unknown or of another shape;
     /// the optimiser is then unchanged.
     fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
+
+    /// [`Optimizer::state`] as tensors alone, as a checkpoint keeps them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Optimizer::state`] and [`OptimizerState::to_tensors`].
+    fn state_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.state()?.to_tensors()
+    }
+
+    /// Goes on from [`Optimizer::state_tensors`].
+    ///
+    /// # Errors
+    ///
+    /// As [`OptimizerState::from_tensors`] and [`Optimizer::load_state`].
+    fn load_state_tensors(&mut self, tensors: BTreeMap<String, Tensor>) -> Result<()> {
+        self.load_state(&OptimizerState::from_tensors(tensors)?)
+    }
 
     /// The names of the parameters without a gradient in `gradients`: a part of the network that is cut off from the
     /// loss, most often by an operation that has no backward pass.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anomaly_core::{
     Checkpoint, Detector, EpochShape, EpochTraining, Epochs, FeatureStore, FitContext, Flow, Images,
-    MethodError, Offer, Precision, Progress, Sample, Stream, StreamPosition, TrainingData,
+    MethodError, Offer, Precision, Progress, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
 use cnn_backbone::RunningStatistics;
-use optim::{AdamOptions, Optimizer, OptimizerState};
+use optim::{AdamOptions, Optimizer};
 use serde::{Deserialize, Serialize};
 
 use crate::batch_norm::Options;
@@ -126,11 +126,7 @@ impl<'a> Training<'a> {
             adaptor_decay: config.adaptor_weight_decay,
             adam: AdamOptions::adam_w(),
         };
-        let shape = EpochShape {
-            sample: config.images_per_epoch.map_or(Sample::All, Sample::WithoutReplacement),
-            batch: config.batch_size,
-            drop_last: true,
-        };
+        let shape = EpochShape::full_batches(config.images_per_epoch, config.batch_size);
         let mut training = Self {
             config,
             extractor,
@@ -190,8 +186,7 @@ impl<'a> Training<'a> {
         for (prefix, adam) in
             [(DISCRIMINATOR, &mut self.trainer.discriminator), (ADAPTOR, &mut self.trainer.adaptor)]
         {
-            let state = OptimizerState::from_tensors(checkpoint.part(prefix)).map_err(Error::from)?;
-            adam.load_state(&state).map_err(Error::from)?;
+            adam.load_state_tensors(checkpoint.part(prefix).collect()).map_err(Error::from)?;
         }
         self.drifted = statistics_of(&checkpoint.tensors);
         self.noise = Stream::at(&saved.noise);
@@ -242,8 +237,7 @@ impl EpochTraining for Training<'_> {
         checkpoint.put(NETWORK, self.trainer.state()?.tensors()?)?;
         for (prefix, adam) in [(DISCRIMINATOR, &self.trainer.discriminator), (ADAPTOR, &self.trainer.adaptor)]
         {
-            checkpoint
-                .put(prefix, adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?)?;
+            checkpoint.put(prefix, adam.state_tensors().map_err(Error::from)?)?;
         }
         let drifted = statistics_tensors(&self.drifted);
         checkpoint.put("", drifted.map(|(name, tensor)| (name, tensor.clone())))?;

@@ -7,7 +7,7 @@ use anomaly_core::{
     Flow, Images, MethodError, Offer, Order, Progress, Sample, Stream, StreamPosition, TrainingData,
 };
 use candle_core::Tensor;
-use optim::{Adam, AdamOptions, Optimizer, OptimizerState, ParameterGroup};
+use optim::{Adam, AdamOptions, Optimizer, ParameterGroup};
 use serde::{Deserialize, Serialize};
 use vit_backbone::{Block, BlockDropout, Vit};
 
@@ -156,8 +156,8 @@ impl<'a> Training<'a> {
         Checkpoint::require_same("backbone", &self.teacher.identity().sha256, &saved.backbone)?;
         Checkpoint::require_same("config", self.config, &saved.config)?;
         self.trainer.student.load(&checkpoint.part(STUDENT).collect())?;
-        let adam = OptimizerState::from_tensors(checkpoint.part(ADAM)).map_err(Error::from)?;
-        self.trainer.adam.load_state(&adam).map_err(Error::from)?;
+        let adam = checkpoint.part(ADAM).collect();
+        self.trainer.adam.load_state_tensors(adam).map_err(Error::from)?;
         self.trainer.teacher_noise = Stream::at(&saved.teacher_noise);
         self.trainer.student_noise = Stream::at(&saved.student_noise);
         self.epochs.go_on(saved.progress);
@@ -208,8 +208,7 @@ impl EpochTraining for Training<'_> {
         };
         let mut checkpoint = Checkpoint::new([], &state)?;
         checkpoint.put(STUDENT, self.trainer.student.named_tensors()?)?;
-        let adam = self.trainer.adam.state().and_then(|state| state.to_tensors()).map_err(Error::from)?;
-        checkpoint.put(ADAM, adam)?;
+        checkpoint.put(ADAM, self.trainer.adam.state_tensors().map_err(Error::from)?)?;
         context.checkpoints.save(&checkpoint)?;
         Ok(())
     }

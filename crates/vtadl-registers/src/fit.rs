@@ -7,7 +7,6 @@ use anomaly_core::{
     Offer, Progress, Stream, StreamPosition, TrainingData,
 };
 use candle_core::{Device, Tensor};
-use optim::OptimizerState;
 use serde::{Deserialize, Serialize};
 use vit_ops::{NamedTensors, NetworkWeights};
 
@@ -174,8 +173,8 @@ impl<'a> Training<'a> {
             .weights
             .load(&checkpoint.part(NETWORK).collect::<NamedTensors>())
             .map_err(Error::from)?;
-        let state = OptimizerState::from_tensors(checkpoint.part(OPTIMIZER)).map_err(Error::from)?;
-        self.trainer.optimizer.load_state(&state).map_err(Error::from)?;
+        let optimizer = checkpoint.part(OPTIMIZER).collect();
+        self.trainer.optimizer.load_state_tensors(optimizer).map_err(Error::from)?;
         self.trainer.steps = saved.steps;
         self.noise = Stream::at(&saved.noise);
         self.registers = Stream::at(&saved.registers);
@@ -221,7 +220,7 @@ impl EpochTraining for Training<'_> {
         loss: Option<f64>,
         context: &mut FitContext<'_>,
     ) -> Result<Flow, MethodError> {
-        if epoch.is_multiple_of(self.config.offer_every) || epoch == self.config.epochs {
+        if self.epochs.is_due(epoch, self.config.offer_every) {
             return context.offer(epoch, loss, &mut self.candidate());
         }
         Ok(Flow::Continue)
@@ -239,8 +238,7 @@ impl EpochTraining for Training<'_> {
         };
         let mut checkpoint = Checkpoint::new([], &state)?;
         checkpoint.put(NETWORK, self.trainer.weights.frozen().map_err(Error::from)?)?;
-        let optimizer = self.trainer.optimizer.state().and_then(|state| state.to_tensors());
-        checkpoint.put(OPTIMIZER, optimizer.map_err(Error::from)?)?;
+        checkpoint.put(OPTIMIZER, self.trainer.optimizer.state_tensors().map_err(Error::from)?)?;
         context.checkpoints.save(&checkpoint)?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use anomaly_core::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use slurm_array::Shared;
@@ -170,16 +171,6 @@ impl PlanFile {
         }
         Ok(open)
     }
-}
-
-/// Bytes in hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Divides cells into tasks: `per_task` cells each, or, if that is not given, as many as are known to be short. `seconds`

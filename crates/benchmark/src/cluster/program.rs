@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use anomaly_core::hex;
 use sha2::{Digest, Sha256};
 use slurm_array::Shared;
 
-use super::plan_file::{PlanFile, hex};
+use super::plan_file::PlanFile;
 use crate::Error;
 
 /// The sha256 of a file, in hex.
@@ -59,6 +60,9 @@ mod tests {
         std::fs::remove_file(&program).unwrap();
         assert_eq!(keep(&program, &hash, folder.path()).unwrap(), kept);
         assert_eq!(sha256(&kept).unwrap(), hash);
-        assert_eq!(std::process::Command::new(&kept).output().unwrap().stdout, b"ran\n");
+        assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o755);
+        // By its interpreter: a child of another test may still hold the copy open for writing, and is not waited for.
+        let ran = std::process::Command::new("sh").arg(&kept).output().unwrap();
+        assert_eq!(ran.stdout, b"ran\n");
     }
 }

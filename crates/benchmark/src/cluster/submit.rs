@@ -9,7 +9,7 @@ use slurm_array::{Dependency, Phase, Request, Resources, Slurm, Submission, arra
 
 use super::plan_file::{Parts, PlanFile, bundle};
 use super::program;
-use crate::needs::Kind;
+use crate::memory_needs::Kind;
 use crate::{CellSpec, Error, Layout, Plan};
 
 /// How cells are given to a cluster.
