@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use benchmark::cluster::{
-    ClusterOptions, FollowOptions, Followed, News, TaskState, conclude, follow, submit,
+    ClusterOptions, FollowOptions, Followed, News, TaskState, conclude, follow, submit, submitted_plan,
 };
-use benchmark::{Cancellation, DeviceChoice, Layout, Plan};
+use benchmark::{Cancellation, DeviceChoice, Layout, Plan, Tracking};
 use slurm_array::{Limits, Resources, Slurm, Verdict};
+use tracking::{Destination, Tracker};
 
 use crate::reproduce::tell;
 use crate::say;
@@ -100,7 +101,16 @@ impl Cluster {
     }
 
     /// Submits what is missing, and watches it unless told to leave.
-    pub(crate) fn run(&self, plan: &Plan, layout: &Layout, cancellation: &Cancellation) -> Result<ExitCode> {
+    pub(crate) fn run(
+        &self,
+        plan: &Plan,
+        layout: &Layout,
+        trackers: Vec<Box<dyn Tracker>>,
+        cancellation: &Cancellation,
+    ) -> Result<ExitCode> {
+        if self.detach && !trackers.is_empty() {
+            bail!("--track: with --detach nobody is there to track; give it to the call with --follow");
+        }
         let options = ClusterOptions {
             resources: Resources {
                 max_parallel: self.max_parallel,
@@ -119,7 +129,11 @@ impl Cluster {
         let submitted = submit(plan, layout, &options)?;
         if submitted.tasks + submitted.held == 0 && submitted.refused.is_none() {
             say("every cell that can be run is done: nothing to submit")?;
-            return finished(plan, layout);
+            let tracking = Tracking::start_shared(plan, layout, trackers)?;
+            let outcome = benchmark::recorded(plan, layout)?;
+            benchmark::write_summary(layout, &plan.header(), &outcome.cells)?;
+            tracking.finish(&outcome)?;
+            return tell(&outcome, layout);
         }
         for array in &submitted.arrays {
             say(&format!("submitted {} tasks as job array {array}", submitted.tasks))?;
@@ -137,11 +151,28 @@ impl Cluster {
             say("to watch: the same call with --follow")?;
             return Ok(if submitted.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
-        self.watch(layout, cancellation)
+        self.watch_tracked(plan, layout, trackers, cancellation)
+    }
+
+    /// Watches what was submitted, from whatever machine.
+    pub(crate) fn watch(
+        &self,
+        layout: &Layout,
+        trackers: Vec<Box<dyn Tracker>>,
+        cancellation: &Cancellation,
+    ) -> Result<ExitCode> {
+        self.watch_tracked(&submitted_plan(layout)?, layout, trackers, cancellation)
     }
 
     /// Watches until nothing more is to come, then writes the report; a request to stop ends the watching alone.
-    pub(crate) fn watch(&self, layout: &Layout, cancellation: &Cancellation) -> Result<ExitCode> {
+    fn watch_tracked(
+        &self,
+        plan: &Plan,
+        layout: &Layout,
+        trackers: Vec<Box<dyn Tracker>>,
+        cancellation: &Cancellation,
+    ) -> Result<ExitCode> {
+        let tracking = Tracking::start_shared(plan, layout, trackers)?;
         let options = FollowOptions {
             poll: self.poll,
             limits: Limits { stale: self.heartbeat * 6, grace: self.grace },
@@ -155,16 +186,15 @@ impl Cluster {
             return Ok(ExitCode::FAILURE);
         }
         let outcome = conclude(layout, &followed, &writer())?;
+        tracking.finish(&outcome)?;
         advise(&followed)?;
         tell(&outcome, layout)
     }
 }
 
-/// The report of a plan of which nothing is missing.
-fn finished(plan: &Plan, layout: &Layout) -> Result<ExitCode> {
-    let outcome = benchmark::recorded(plan, layout)?;
-    benchmark::write_summary(layout, &plan.header(), &outcome.cells)?;
-    tell(&outcome, layout)
+/// What tracks runs at these places; those without a folder of their own are in the output folder.
+pub(crate) fn open(places: &[Destination], layout: &Layout) -> Result<Vec<Box<dyn Tracker>>> {
+    Ok(places.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?)
 }
 
 /// Tells this process from others that write into the shared folder.

@@ -11,7 +11,7 @@ use benchmark::{
     PrecisionSetting, Profile, PublishedFigures, RunOptions, Tracking,
 };
 
-use crate::cluster::{Cluster, Executor};
+use crate::cluster::{Cluster, Executor, open};
 use crate::{estimate, say};
 
 /// Run a benchmark matrix and write its tables and report.
@@ -85,7 +85,7 @@ impl Reproduce {
         let profile = Profile::find(&self.profile, &root.join("matrix"))?;
         let layout = Layout::new(&self.out.unwrap_or_else(|| Path::new("runs").join(&profile.name)));
         if self.cluster.follow {
-            return self.cluster.watch(&layout, &cancelled_by_signals()?);
+            return self.cluster.watch(&layout, open(&self.track, &layout)?, &cancelled_by_signals()?);
         }
         let device = match self.cluster.executor {
             Executor::Local => {
@@ -129,15 +129,14 @@ impl Reproduce {
             return estimate::run(&plan, &layout, self.feature_disk, cancellation);
         }
         if self.cluster.executor == Executor::Slurm {
-            return self.cluster.run(&plan, &layout, &cancellation);
+            return self.cluster.run(&plan, &layout, open(&self.track, &layout)?, &cancellation);
         }
         let child = child()?;
         let asked = self.workers.map(usize::from);
         let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
         let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
         let run = RunOptions { workers, gpus, memory: self.memory, child, cancellation };
-        let trackers = self.track.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?;
-        let tracking = Tracking::start(&plan, &layout, trackers)?;
+        let tracking = Tracking::start(&plan, &layout, open(&self.track, &layout)?)?;
         let outcome = benchmark::run_plan(&plan, &layout, &run)?;
         benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
         tracking.finish(&outcome)?;

@@ -36,13 +36,30 @@ pub(crate) fn ensure(spec: &CellSpec, layout: &Layout, work: &Path) -> Result<()
     if work.join(LOG).exists() { Ok(()) } else { open(spec, layout, work).map(|_| ()) }
 }
 
+/// Copies what the cell logged so far, wherever it ran, into the working folder of somebody who only records how it ended.
+pub(crate) fn carry(spec: &CellSpec, layout: &Layout, work: &Path) -> Result<(), Error> {
+    let id = spec.id();
+    let mut folders = layout.working_folders()?.remove(&id).unwrap_or_default();
+    folders.push(layout.cell(&id));
+    // A log only grows, so the longest is the newest. One that can't be read is as good as not there.
+    let logs = folders.iter().filter_map(|folder| std::fs::read(folder.join(LOG)).ok());
+    if let Some(newest) = logs.max_by_key(Vec::len) {
+        write_atomic(&work.join(LOG), &newest)?;
+    }
+    ensure(spec, layout, work)
+}
+
 /// Opens the log in the working folder, with what the cell logged before.
 fn open(spec: &CellSpec, layout: &Layout, work: &Path) -> Result<EventLog, Error> {
     let (path, before) = (work.join(LOG), layout.cell(&spec.id()).join(LOG));
-    if !path.exists()
-        && let Ok(bytes) = std::fs::read(&before)
-    {
-        write_atomic(&path, &bytes)?;
+    if let Ok(before) = std::fs::read(&before) {
+        let mut here = std::fs::read(&path).unwrap_or_default();
+        // What a killed process tore.
+        here.truncate(here.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        // The end of a cell that could not tell it itself is only in the log beside its record.
+        if before.len() > here.len() && before.starts_with(&here) {
+            write_atomic(&path, &before)?;
+        }
     }
     Ok(EventLog::open(&path, &run(spec))?)
 }
@@ -180,6 +197,35 @@ mod tests {
         assert_eq!((run.params["config.epochs"].as_str(), run.params["seed"].as_str()), ("2", "7"));
         let What::Figures { values } = &lines[6].what else { panic!("{:?}", lines[6]) };
         assert_eq!(values["last/image_auroc"].0, 0.75);
+    }
+
+    #[test]
+    fn an_end_that_others_tell_is_in_the_log_and_the_next_attempt_goes_on_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, nobody): (_, Arc<dyn Observer>) = (spec(), Arc::new(NoObserver));
+        let id = spec.id();
+        let point = |at: f64| Event::Metric { name: "loss".into(), at, value: 0.5 };
+        let first = Layout::of_attempt(folder.path(), "12_3.0");
+        let work = first.open_work(&id).unwrap();
+        logged(&spec, &first, &work, &nobody).event(&point(1.0));
+        let follower = Layout::new(folder.path());
+        follower.note(&spec, Status::Failed, "killed", "follower").unwrap();
+        let log = follower.cell(&id).join(LOG);
+        assert_eq!(kinds(&log), ["run", "metric", "end"]);
+        assert_eq!(follower.working_folders().unwrap(), [(id.clone(), vec![work])].into());
+
+        let second = Layout::of_attempt(folder.path(), "13_3.0");
+        second.take_over(&id).unwrap();
+        let work = second.open_work(&id).unwrap();
+        logged(&spec, &second, &work, &nobody).event(&point(2.0));
+        second.finish(&id, &CellFiles::bare(spec.record(Status::Ok, None))).unwrap();
+        assert_eq!(kinds(&log), ["run", "metric", "end", "resumed", "metric", "end"]);
+
+        // A cell that never began has a log all the same.
+        let mut other = spec.clone();
+        other.identity.seed += 1;
+        follower.note(&other, Status::Cancelled, "never began", "follower").unwrap();
+        assert_eq!(kinds(&follower.cell(&other.id()).join(LOG)), ["run", "end"]);
     }
 
     #[test]

@@ -21,11 +21,12 @@
 //! Temporary files are only ever made below `work`, so nothing half-written is to be found beside results, and what a
 //! killed process left is removed by whoever takes the cell up next.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use report::{Cell, CellFiles, Status};
 
-use crate::{Error, Lock, cell_log};
+use crate::{CellSpec, Error, Lock, cell_log};
 
 /// What attempts are called that only record how a cell ended.
 const NOTE: &str = "note";
@@ -94,6 +95,22 @@ impl Layout {
         left.iter().try_for_each(|folder| remove_folder(folder))
     }
 
+    /// The working folders there are, by the ids of their cells: of the run on this machine, and of attempts on a cluster.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn working_folders(&self) -> Result<BTreeMap<String, Vec<PathBuf>>, Error> {
+        let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for path in self.below_work()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let (id, attempt) = name.split_once('@').unwrap_or((&name, ""));
+            if !attempt.starts_with(NOTE) && path.extension().is_none_or(|ending| ending != "lock") {
+                found.entry(id.to_owned()).or_default().push(path);
+            }
+        }
+        Ok(found)
+    }
+
     /// What lies in `work`.
     fn below_work(&self) -> Result<Vec<PathBuf>, Error> {
         let work = self.root.join("work");
@@ -103,16 +120,20 @@ impl Layout {
             .collect()
     }
 
-    /// Records how the cell `id` ended that has no result, unless it has one after all. `who` tells this writer from
-    /// others.
+    /// Records how a cell ended that has no result, unless it has one after all, and closes its log with that. `who` tells
+    /// this writer from others.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Report`].
-    pub(crate) fn note(&self, id: &str, record: Cell, who: &str) -> Result<(), Error> {
+    pub(crate) fn note(&self, cell: &CellSpec, status: Status, why: &str, who: &str) -> Result<(), Error> {
+        let id = cell.id();
         let writer = Self::of_attempt(&self.root, &format!("{NOTE}.{who}"));
-        writer.open_work(id)?;
-        writer.finish(id, &CellFiles::bare(record))?;
-        writer.close_work(id)
+        let work = writer.open_work(&id)?;
+        if let Err(e) = cell_log::carry(cell, &writer, &work) {
+            tracing::warn!("{id}: {e}; how it ended is in its record, not in its log");
+        }
+        writer.finish(&id, &CellFiles::bare(cell.record(status, Some(why.to_owned()))))?;
+        writer.close_work(&id)
     }
 
     /// The lock of the cell `id`.
@@ -334,25 +355,27 @@ pub(crate) mod tests {
     #[test]
     fn an_attempt_takes_over_the_last_one_s_work_and_replaces_no_good_result() {
         let folder = tempfile::tempdir().unwrap();
+        let spec = crate::spec::tests::spec();
+        let id = &spec.id();
         let first = Layout::of_attempt(folder.path(), "12_3.0");
-        first.take_over("a").unwrap();
-        let work = first.open_work("a").unwrap();
+        first.take_over(id).unwrap();
+        let work = first.open_work(id).unwrap();
         std::fs::write(work.join("checkpoint.safetensors"), "x").unwrap();
-        first.note("a", record("a", Status::Failed), "me").unwrap();
-        assert_eq!(first.record("a").unwrap().unwrap().status, Status::Failed);
+        first.note(&spec, Status::Failed, "killed", "me").unwrap();
+        assert_eq!(first.record(id).unwrap().unwrap().status, Status::Failed);
 
         let second = Layout::of_attempt(folder.path(), "12_3.1");
-        second.take_over("a").unwrap();
-        second.open_work("a").unwrap();
-        assert!(!work.exists() && second.work("a").join("checkpoint.safetensors").exists());
-        second.finish("a", &CellFiles::bare(record("a", Status::Ok))).unwrap();
+        second.take_over(id).unwrap();
+        second.open_work(id).unwrap();
+        assert!(!work.exists() && second.work(id).join("checkpoint.safetensors").exists());
+        second.finish(id, &CellFiles::bare(record(id, Status::Ok))).unwrap();
         // The first attempt still runs, and somebody thinks that both are lost.
-        first.open_work("a").unwrap();
-        first.finish("a", &CellFiles::bare(record("a", Status::Cancelled))).unwrap();
-        first.note("a", record("a", Status::Failed), "me").unwrap();
-        assert!(first.is_done("a").unwrap());
+        first.open_work(id).unwrap();
+        first.finish(id, &CellFiles::bare(record(id, Status::Cancelled))).unwrap();
+        first.note(&spec, Status::Failed, "killed", "me").unwrap();
+        assert!(first.is_done(id).unwrap());
         Layout::new(folder.path()).tidy().unwrap();
-        assert_eq!(files_below(folder.path()), ["cells/a/result.json"]);
+        assert_eq!(files_below(folder.path()), [format!("cells/{id}/result.json")]);
         assert!(!folder.path().join("work").exists());
     }
 

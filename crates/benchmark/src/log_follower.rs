@@ -3,17 +3,15 @@
 //! Cells know nothing of it: they write their logs, wherever they run, and the process that started the run reads them. What
 //! could not be passed on now is passed on later, or by the next run on the folder.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use anomaly_core::hex;
-use sha2::{Digest, Sha256};
-use tracking::{Artifact, Ending, EventLog, LogReader, Run, RunView, Tracker, What};
+use tracking::{Artifact, LogReader, RunView, Tracker, What};
 
 use crate::cell_log::LOG;
-use crate::{Error, Layout, Lock, Outcome, Plan};
+use crate::{Layout, Lock};
 
 /// How often logs are looked at.
 const EVERY: Duration = Duration::from_secs(2);
@@ -22,169 +20,78 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the end waits for another process that tracks the same folder.
 const FOR_OTHERS: Duration = Duration::from_secs(20);
 
-/// The files of a run as a whole that are kept with it.
-const SUMMARY: [&str; 4] = ["summary.json", "summary.csv", "summary.md", "report.html"];
-
-/// Tracks a run: the matrix as one run, and each of its cells as one within it.
-///
-/// Of several processes on one folder, one tracks. When it is dropped without [`Tracking::finish`], the matrix stays
-/// without an end, and the next run on the folder goes on with it.
-#[derive(Debug, Default)]
-pub struct Tracking {
-    following: Option<Following>,
-}
-
+/// What the follower's thread is told.
 #[derive(Debug)]
-struct Following {
-    stop: Sender<()>,
-    thread: Option<JoinHandle<()>>,
-    layout: Layout,
-    log: PathBuf,
-}
-
-impl Tracking {
-    /// Begins to track the selected cells of `plan` in `layout`; does nothing if there are no trackers.
-    ///
-    /// # Errors
-    /// Only if the log of the matrix, `tracking/<profile>.jsonl` in the output folder, can't be written. What a
-    /// tracker has against it is a warning.
-    pub fn start(plan: &Plan, layout: &Layout, trackers: Vec<Box<dyn Tracker>>) -> Result<Self, Error> {
-        if trackers.is_empty() {
-            return Ok(Self::default());
-        }
-        let folder = layout.root().join("tracking");
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "can't make the folder", e))?;
-        let log = folder.join(format!("{}.jsonl", plan.profile));
-        let id = known_id(&log).unwrap_or_else(|| new_id(&plan.profile));
-        EventLog::open(&log, &matrix(plan, &id))?;
-        let mut runs =
-            vec![Followed::new(id.clone(), None, vec![log.clone()], Files::Of(layout.root().to_owned()))];
-        for cell in plan.cells.iter().filter(|cell| cell.selected) {
-            let cell_id = cell.spec.id();
-            let finished = layout.cell(&cell_id);
-            let places = vec![layout.work(&cell_id).join(LOG), finished.join(LOG)];
-            runs.push(Followed::new(
-                format!("{id}/{cell_id}"),
-                Some(id.clone()),
-                places,
-                Files::Below(finished),
-            ));
-        }
-        let follower = Follower {
-            experiment: plan.profile.clone(),
-            runs,
-            trackers: trackers.into_iter().map(Told::new).collect(),
-            lock_path: layout.lock("tracking"),
-            lock: None,
-        };
-        let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || follower.follow(&stopped));
-        let following = Following { stop, thread: Some(thread), layout: layout.clone(), log };
-        Ok(Self { following: Some(following) })
-    }
-
-    /// Notes how the run ended, and passes on all that is left. Call it after [`crate::write_summary`].
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the output folder can't be written.
-    pub fn finish(mut self, outcome: &Outcome) -> Result<(), Error> {
-        let Some(following) = self.following.take() else { return Ok(()) };
-        let figures =
-            [("cells", outcome.cells.len()), ("failed", outcome.failed), ("unfinished", outcome.unfinished)];
-        let figures = figures.map(|(name, count)| (name.to_owned(), count as f64)).into();
-        let status = match outcome {
-            outcome if outcome.is_complete() => Ending::Finished,
-            Outcome { unfinished: 1.., .. } => Ending::Cancelled,
-            _ => Ending::Failed,
-        };
-        tracking::close_log(&following.log, &figures, status, None)?;
-        let layout = following.layout.clone();
-        drop(following);
-        layout.tidy()
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        // If the thread is gone there is nothing to stop.
-        let _ = self.stop.send(());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("tracking ended with a panic; the next run on the folder makes up for it");
-        }
-    }
-}
-
-/// The matrix as a run.
-fn matrix(plan: &Plan, id: &str) -> Run {
-    let mut run = Run { id: id.to_owned(), name: plan.profile.clone(), ..Run::default() };
-    run.tags.insert("profile".to_owned(), plan.profile.clone());
-    run.tags.insert("description".to_owned(), plan.description.clone());
-    if let Some(cell) = plan.cells.first() {
-        run.tags.insert("device".to_owned(), cell.spec.device.clone());
-        run.tags.extend(cell.spec.commit.iter().map(|commit| ("commit".to_owned(), commit.clone())));
-        let versions = cell.spec.versions.iter();
-        run.tags.extend(versions.map(|(name, version)| (format!("version.{name}"), version.clone())));
-    }
-    run
-}
-
-/// The id that the log at `path` begins with.
-fn known_id(path: &Path) -> Option<String> {
-    match tracking::read_log(path).ok()?.into_iter().next()?.what {
-        What::Run(run) => Some(run.id),
-        _ => None,
-    }
-}
-
-/// An id that no other run has: from the time, the process and the profile's name.
-fn new_id(profile: &str) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let text = format!("{profile} {} {}", since.as_nanos(), std::process::id());
-    hex(&Sha256::digest(text.as_bytes())[..16])
+pub(crate) enum Order {
+    /// Follow this run too, unless it is followed already. A parent comes before its children.
+    Follow(Box<Followed>),
+    /// Pass on what is left, and end.
+    Stop,
 }
 
 /// Which files belong to a run.
-enum Files {
+#[derive(Debug)]
+pub(crate) enum Files {
     /// All below a folder.
     Below(PathBuf),
-    /// The summary in a folder.
-    Of(PathBuf),
+    /// Those of these names in a folder, as far as they are there.
+    Named(PathBuf, &'static [&'static str]),
+}
+
+/// Where a run's log lies.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Always there.
+    File(PathBuf),
+    /// Where the cell of this id is: in its working folder on this machine, in that of an attempt on a cluster, or beside
+    /// its record.
+    Cell(String),
 }
 
 /// A run whose log is followed.
-struct Followed {
+#[derive(Debug)]
+pub(crate) struct Followed {
     key: String,
     parent: Option<String>,
-    /// Where its log may lie; of several, the longest is the newest.
-    places: Vec<PathBuf>,
+    place: Place,
     files: Files,
     reader: LogReader,
     artifacts: Vec<Artifact>,
 }
 
+/// The working folders there are, by the ids of their cells.
+type WorkingFolders = BTreeMap<String, Vec<PathBuf>>;
+
 impl Followed {
-    fn new(key: String, parent: Option<String>, places: Vec<PathBuf>, files: Files) -> Self {
-        Self { key, parent, places, files, reader: LogReader::default(), artifacts: Vec::new() }
+    pub(crate) fn new(key: String, parent: Option<String>, place: Place, files: Files) -> Self {
+        Self { key, parent, place, files, reader: LogReader::default(), artifacts: Vec::new() }
+    }
+
+    /// The log as it is now and its length; `None` if there is none yet. Of several the longest is the newest.
+    fn newest(&self, layout: &Layout, working: &WorkingFolders) -> Option<(u64, PathBuf)> {
+        let places = match &self.place {
+            Place::File(path) => vec![path.clone()],
+            Place::Cell(id) => {
+                let working = working.get(id).into_iter().flatten().cloned();
+                working.chain([layout.cell(id)]).map(|folder| folder.join(LOG)).collect()
+            }
+        };
+        let length = |path: PathBuf| Some((std::fs::metadata(&path).ok()?.len(), path));
+        places.into_iter().filter_map(length).max()
     }
 
     /// Reads what was added to the log.
-    fn read(&mut self) -> Result<(), tracking::Error> {
-        let length = |path: &PathBuf| std::fs::metadata(path).map(|meta| meta.len()).ok();
-        let Some((length, path)) = self.places.iter().filter_map(|path| Some((length(path)?, path))).max()
-        else {
-            return Ok(());
-        };
+    fn read(&mut self, layout: &Layout, working: &WorkingFolders) -> Result<(), tracking::Error> {
+        let Some((length, path)) = self.newest(layout, working) else { return Ok(()) };
         if length <= self.reader.bytes() {
             return Ok(());
         }
-        self.reader.read(path)?;
+        self.reader.read(&path)?;
         if self.reader.lines().last().is_some_and(|line| matches!(line.what, What::End { .. })) {
             self.artifacts = match &self.files {
                 Files::Below(folder) => below(folder, ""),
-                Files::Of(folder) => {
-                    let there = SUMMARY.into_iter().map(|name| (name, folder.join(name)));
+                Files::Named(folder, names) => {
+                    let there = names.iter().map(|name| (*name, folder.join(name)));
                     let there = there.filter(|(_, path)| path.is_file());
                     there.map(|(name, path)| Artifact { name: name.to_owned(), path }).collect()
                 }
@@ -224,18 +131,39 @@ impl Told {
     }
 }
 
-struct Follower {
+/// Reads logs and tells trackers, in a thread of its own.
+pub(crate) struct Follower {
     experiment: String,
+    layout: Layout,
     runs: Vec<Followed>,
+    keys: BTreeSet<String>,
     trackers: Vec<Told>,
     lock_path: PathBuf,
     lock: Option<Lock>,
 }
 
 impl Follower {
-    fn follow(mut self, stopped: &std::sync::mpsc::Receiver<()>) {
+    pub(crate) fn new(
+        experiment: &str,
+        layout: &Layout,
+        trackers: Vec<Box<dyn Tracker>>,
+        lock_path: PathBuf,
+    ) -> Self {
+        Self {
+            experiment: experiment.to_owned(),
+            layout: layout.clone(),
+            runs: Vec::new(),
+            keys: BTreeSet::new(),
+            trackers: trackers.into_iter().map(Told::new).collect(),
+            lock_path,
+            lock: None,
+        }
+    }
+
+    /// Follows until it is told to stop.
+    pub(crate) fn follow(mut self, orders: &Receiver<Order>) {
         loop {
-            let goes_on = matches!(stopped.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout));
+            let goes_on = self.listen(orders);
             if self.holds_lock(if goes_on { Duration::ZERO } else { FOR_OTHERS }) {
                 self.round(!goes_on);
             } else if !goes_on {
@@ -245,6 +173,22 @@ impl Follower {
             }
             if !goes_on {
                 return;
+            }
+        }
+    }
+
+    /// Takes orders until it is time to look again; says whether it goes on.
+    fn listen(&mut self, orders: &Receiver<Order>) -> bool {
+        let next = Instant::now() + EVERY;
+        loop {
+            match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Order::Follow(run)) => {
+                    if self.keys.insert(run.key.clone()) {
+                        self.runs.push(*run);
+                    }
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => return true,
             }
         }
     }
@@ -272,9 +216,13 @@ impl Follower {
 
     /// Brings every tracker up to date with every log.
     fn round(&mut self, last: bool) {
+        let working = self.layout.working_folders().unwrap_or_else(|e| {
+            tracing::warn!("tracking: {e}");
+            WorkingFolders::new()
+        });
         for run in &mut self.runs {
-            if let Err(e) = run.read() {
-                // A log moves when its cell is finished; on the last round none does.
+            if let Err(e) = run.read(&self.layout, &working) {
+                // A log moves when its cell is finished or taken over; on the last round none does.
                 if last {
                     tracing::warn!("tracking: {e}");
                 }
@@ -317,4 +265,83 @@ fn update(tracker: &mut dyn Tracker, experiment: &str, runs: &[Followed]) -> Res
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc::channel;
+    use std::sync::{Arc, Mutex};
+
+    use anomaly_core::{Event, Observer};
+    use tracking::{EventLog, Run, RunView, Tracker};
+
+    use super::{Files, Followed, Follower, Order, Place};
+    use crate::Layout;
+    use crate::cell_log::LOG;
+
+    /// A run's key, its parent's, and how many lines it has.
+    type Seen = (String, Option<String>, usize);
+
+    /// Keeps what it was told last of each run.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<Seen>>>);
+
+    impl Tracker for Told {
+        fn name(&self) -> String {
+            "a test".into()
+        }
+        fn update(&mut self, run: &RunView<'_>) -> Result<(), tracking::Error> {
+            let mut told = self.0.lock().unwrap();
+            told.retain(|(key, ..)| key != run.key);
+            told.push((run.key.to_owned(), run.parent.map(str::to_owned), run.lines.len()));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_cell_is_followed_from_attempt_to_attempt_to_its_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let told = Told::default();
+        let look = || {
+            let follower = Follower::new("e", &layout, vec![Box::new(told.clone())], folder.path().join("l"));
+            let (orders, ordered) = channel();
+            // Told twice, it is followed once.
+            for parent in ["whole", "other"] {
+                let run = Followed::new(
+                    "whole/c".into(),
+                    Some(parent.into()),
+                    Place::Cell("c".into()),
+                    Files::Below(layout.cell("c")),
+                );
+                orders.send(Order::Follow(Box::new(run))).unwrap();
+            }
+            orders.send(Order::Stop).unwrap();
+            follower.follow(&ordered);
+            told.0.lock().unwrap().clone()
+        };
+        assert!(look().is_empty());
+        let expected = |lines| vec![("whole/c".to_owned(), Some("whole".to_owned()), lines)];
+        let run = Run { id: "c".into(), name: "c".into(), ..Run::default() };
+        let point = |at: f64| Event::Metric { name: "loss".into(), at, value: 0.5 };
+
+        let first = Layout::of_attempt(folder.path(), "12_3.0");
+        let work = first.open_work("c").unwrap();
+        EventLog::open(&work.join(LOG), &run).unwrap().event(&point(1.0));
+        assert_eq!(look(), expected(2));
+        // Who only records how it ended is not at work on it.
+        let note = Layout::of_attempt(folder.path(), "note.x").open_work("c").unwrap();
+        std::fs::write(note.join(LOG), vec![b'\n'; 9999]).unwrap();
+        assert_eq!(look(), expected(2));
+
+        let second = Layout::of_attempt(folder.path(), "12_3.1");
+        second.take_over("c").unwrap();
+        EventLog::open(&second.work("c").join(LOG), &run).unwrap().event(&point(2.0));
+        assert_eq!(look(), expected(4));
+        std::fs::create_dir_all(layout.cell("c")).unwrap();
+        std::fs::rename(second.work("c").join(LOG), layout.cell("c").join(LOG)).unwrap();
+        EventLog::open(&layout.cell("c").join(LOG), &run).unwrap().event(&point(3.0));
+        assert_eq!(look(), expected(6));
+    }
 }

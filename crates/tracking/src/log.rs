@@ -222,23 +222,31 @@ pub fn read_log(path: &Path) -> Result<Vec<Line>, Error> {
 pub struct LogReader {
     offset: u64,
     lines: Vec<Line>,
+    /// The bytes of the last line, with its end.
+    last: Vec<u8>,
 }
 
 impl LogReader {
-    /// Reads what was added; `path` may be another than before, with the same beginning.
+    /// Reads what was added; `path` may be another than before, with the same beginning. One that does not go on after the
+    /// last line is read anew: two processes that each took themselves for the last wrote on two copies.
     ///
     /// # Errors
     /// As [`read_log`].
     pub fn read(&mut self, path: &Path) -> Result<(), Error> {
+        let from = self.offset - self.last.len() as u64;
         let mut new = Vec::new();
         File::open(path)
             .and_then(|mut file| {
-                file.seek(SeekFrom::Start(self.offset))?;
+                file.seek(SeekFrom::Start(from))?;
                 file.read_to_end(&mut new)
             })
             .map_err(|e| Error::io(path, "can't read the log", e))?;
-        for text in new.split_inclusive(|&byte| byte == b'\n') {
-            let Some(text) = text.strip_suffix(b"\n") else { break };
+        let Some(added) = new.strip_prefix(&self.last[..]) else {
+            *self = Self::default();
+            return self.read(path);
+        };
+        for whole in added.split_inclusive(|&byte| byte == b'\n') {
+            let Some(text) = whole.strip_suffix(b"\n") else { break };
             let line = self.lines.len() + 1;
             let parsed = serde_json::from_slice(text).map_err(|source| Error::Line {
                 path: path.to_owned(),
@@ -246,7 +254,8 @@ impl LogReader {
                 source,
             })?;
             self.lines.push(parsed);
-            self.offset += text.len() as u64 + 1;
+            self.offset += whole.len() as u64;
+            whole.clone_into(&mut self.last);
         }
         Ok(())
     }
@@ -340,5 +349,16 @@ mod tests {
         reader.read(&moved).unwrap();
         assert_eq!(reader.lines().len(), 4);
         assert_eq!(reader.bytes(), std::fs::metadata(&moved).unwrap().len());
+        // A copy that went another way.
+        let other = folder.path().join("c.jsonl");
+        let first = std::fs::read(&moved).unwrap();
+        let end = first.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        std::fs::write(&other, &first[..end]).unwrap();
+        let log = EventLog::open(&other, &run("a")).unwrap();
+        for at in 0..8 {
+            log.event(&metric(f64::from(at), 0.25));
+        }
+        reader.read(&other).unwrap();
+        assert_eq!(reader.lines(), read_log(&other).unwrap());
     }
 }

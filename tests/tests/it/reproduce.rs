@@ -81,10 +81,13 @@ fn told(log: &[u8]) -> String {
         if let Some(values) = line["values"].as_object_mut() {
             values.retain(|name, _| !name.starts_with("seconds/") && name != "peak_memory_bytes");
         }
+        // An end that was not the last is that of a kill.
+        lines.retain(|line: &Value| line["event"] != "end");
         if ["metric", "figures", "end"].iter().any(|kind| line["event"] == *kind) {
-            lines.push(line.to_string());
+            lines.push(line);
         }
     }
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
     lines.join("\n")
 }
 

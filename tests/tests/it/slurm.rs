@@ -11,6 +11,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::reproduce::{assert_same, finished, reproduce, succeeded};
+use crate::tracking::{essence, runs};
 use lab::Lab;
 
 /// Every record of `summary.json`, by the name of its category and method.
@@ -132,6 +133,71 @@ fn slurm_a_follower_is_closed_and_reopened_over_a_dead_controller_and_a_lost_not
     lab.start_controller();
     assert!(watching.wait().unwrap().success());
     assert!(Lab::records(&out).iter().all(|record| record["status"] == "ok"));
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_tracked_run_is_there_once_and_whole_whoever_watched_when() {
+    let only = ["--only", "*/[08]/*"];
+    let here = tempfile::tempdir().unwrap();
+    let place = |folder: &Path| format!("mlflow={}", folder.join("mlruns").display());
+    succeeded(reproduce("kills", here.path()).args(only).args(["--track", &place(here.path())]));
+    let expected = runs(&here.path().join("mlruns"));
+    assert_eq!(expected.len(), 4);
+
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let (mlruns, track) = (out.join("mlruns"), ["--track", &place(&out)]);
+    let mut watching =
+        lab.reproduce("kills", &out).args(only).args(track).args(["--track", "tensorboard"]).spawn().unwrap();
+    let (killed, requeued) = (0, 1);
+    // Its curve is shown while it runs: what the follower has of it is from its attempt's own folder.
+    lab.until("points of a cell that is at work are tracked", || {
+        let curve =
+            |run: std::path::PathBuf| run.join("metrics").read_dir().is_ok_and(|mut m| m.next().is_some());
+        let below = |folder: &Path| -> Vec<std::path::PathBuf> {
+            folder.read_dir().map_or_else(|_| Vec::new(), |items| items.flatten().map(|i| i.path()).collect())
+        };
+        let shown = below(&mlruns).iter().flat_map(|experiment| below(experiment)).any(curve);
+        shown && [killed, requeued].iter().all(|&task| Lab::has_checkpoint(&out, task))
+    });
+    // Nobody watches while one attempt fails and another is followed by a next.
+    lab.interrupt(&watching);
+    assert!(!watching.wait().unwrap().success());
+    lab.scontrol(&["requeue", &Lab::address(&out, requeued)]);
+    lab.kill(Lab::process(&out, killed));
+    lab.until("the task waits again", || {
+        lab.try_scontrol(&["update", &format!("jobid={}", Lab::address(&out, requeued)), "StartTime=now"])
+            && lab.state(&out, requeued) != "RUNNING"
+            || Lab::attempts(&out, requeued) > 1
+    });
+    assert!(!lab.reproduce("kills", &out).arg("--follow").args(track).status().unwrap().success());
+    let failed: Vec<_> =
+        runs(&mlruns).into_values().filter(|files| files.contains_key("tags/vitad.error")).collect();
+    let [failed] = failed.as_slice() else { panic!("{failed:?}") };
+    assert!(failed["tags/vitad.error"].contains("signal 9") && failed["meta.yaml"].contains("status: 4"));
+    succeeded(lab.reproduce("kills", &out).args(only).args(track));
+
+    let found = runs(&mlruns);
+    let (mut kept, wanted) = (essence(&found), essence(&expected));
+    // It failed once, and the matrix with it.
+    kept.retain(|(_, file), _| file != "tags/vitad.error");
+    for ((_, file), points) in kept.iter_mut().filter(|((run, _), _)| run == "kills") {
+        if file.starts_with("metrics/figures/") {
+            *points = points.lines().last().unwrap().to_owned();
+        }
+    }
+    assert_eq!(kept.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    for (file, content) in &wanted {
+        assert_eq!(&kept[file], content, "{file:?}");
+    }
+    assert!(found.values().all(|files| files["meta.yaml"].contains("status: 3")));
+    // All is passed on to a new place too, when nothing is left to run, and nobody tracks what nobody watches.
+    let later = lab.out("later");
+    let told = succeeded(lab.reproduce("kills", &out).args(only).args(["--track", &place(&later)]));
+    assert!(told.contains("nothing to submit"), "{told}");
+    assert_eq!(runs(&later.join("mlruns")).len(), 4);
+    assert!(!lab.reproduce("kills", &out).arg("--detach").args(track).status().unwrap().success());
 }
 
 #[test]

@@ -22,10 +22,10 @@ fn tracked(out: &Path, only: &str, places: &[&str]) -> Command {
 }
 
 /// The files of a run in MLflow's layout by their names; of metrics, steps and values alone.
-type Files = BTreeMap<String, String>;
+pub(crate) type Files = BTreeMap<String, String>;
 
 /// Every run below `root`, by its name.
-fn runs(root: &Path) -> BTreeMap<String, Files> {
+pub(crate) fn runs(root: &Path) -> BTreeMap<String, Files> {
     let mut found = BTreeMap::new();
     for experiment in root.read_dir().unwrap() {
         for run in experiment.unwrap().path().read_dir().unwrap() {
@@ -59,7 +59,7 @@ fn collect(run: &Path, folder: &Path, files: &mut Files) {
 }
 
 /// What must be the same however often a run was killed.
-fn essence(runs: &BTreeMap<String, Files>) -> BTreeMap<(String, String), String> {
+pub(crate) fn essence(runs: &BTreeMap<String, Files>) -> BTreeMap<(String, String), String> {
     let mut kept = BTreeMap::new();
     for (run, files) in runs {
         for (name, content) in files {

@@ -76,7 +76,7 @@ fn note(plan: &PlanFile, state: &TaskState, layout: &Layout, who: &str) -> Resul
             continue;
         }
         let why = format!("Slurm job {}: {verdict}", state.address());
-        layout.note(&id, cell.record(status, Some(why)), who)?;
+        layout.note(cell, status, &why, who)?;
     }
     Ok(())
 }

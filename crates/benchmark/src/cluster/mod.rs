@@ -14,5 +14,6 @@ mod task;
 
 pub use conclude::conclude;
 pub use follow::{FollowOptions, Followed, News, TaskState, follow};
+pub use plan_file::submitted_plan;
 pub use submit::{ClusterOptions, Submitted, submit};
 pub use task::run_task;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use slurm_array::Shared;
 
-use crate::{CellSpec, Error, Layout};
+use crate::{CellSpec, Error, Layout, Plan, PlannedCell};
 
 /// Raised when the file's form changes.
 const FORMAT: u32 = 1;
@@ -173,6 +173,29 @@ impl PlanFile {
     }
 }
 
+/// What was last submitted from the output folder of `layout`, as a plan: all cells of the profile, of which those are
+/// selected that are part of a task. Whoever watches has nothing else.
+///
+/// # Errors
+/// If the shared folder can't be read, or nothing was submitted from it.
+pub fn submitted_plan(layout: &Layout) -> Result<Plan, Error> {
+    let mut whole = Plan { profile: String::new(), description: String::new(), cells: Vec::new() };
+    let mut known = BTreeMap::new();
+    for plan in PlanFile::current(layout.root())? {
+        let in_tasks: BTreeSet<usize> = plan.tasks.iter().flatten().copied().collect();
+        for (at, spec) in plan.cells.into_iter().enumerate() {
+            let selected = in_tasks.contains(&at);
+            let place = *known.entry(spec.id()).or_insert(whole.cells.len());
+            if place == whole.cells.len() {
+                whole.cells.push(PlannedCell { spec, problem: None, images: None, selected: false });
+            }
+            whole.cells[place].selected |= selected;
+        }
+        (whole.profile, whole.description) = (plan.profile, plan.description);
+    }
+    Ok(whole)
+}
+
 /// Divides cells into tasks: `per_task` cells each, or, if that is not given, as many as are known to be short. `seconds`
 /// gives a cell's expected time, if one is known.
 pub(crate) fn bundle(
@@ -206,7 +229,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
-    use super::{Parts, PlanFile, bundle};
+    use super::{Parts, PlanFile, bundle, submitted_plan};
+    use crate::Layout;
     use crate::spec::tests::spec;
 
     #[test]
@@ -251,6 +275,15 @@ mod tests {
         PlanFile::make_current(out.path(), std::slice::from_ref(&one)).unwrap();
         assert_eq!(PlanFile::current(out.path()).unwrap(), std::slice::from_ref(&one));
         assert_eq!((read.task(0).count(), read.task(1).count(), read.indices()), (2, 0, 0..1));
+        // As a plan, also where an array could not have so many tasks.
+        let parts = [plan("ab", vec![vec![1]]), plan("ac", vec![vec![1]])];
+        parts[0].write().unwrap();
+        parts[1].write().unwrap();
+        PlanFile::make_current(out.path(), &parts).unwrap();
+        let whole = submitted_plan(&Layout::new(out.path())).unwrap();
+        let cells: Vec<_> = whole.cells.iter().map(|cell| (cell.spec.id(), cell.selected)).collect();
+        assert_eq!(cells, [(cells[0].0.clone(), false), (cells[1].0.clone(), true)]);
+        assert_eq!((whole.profile.as_str(), &cells[1].0), ("p", &one.cells[1].id()));
         std::fs::write(
             one.path(),
             std::fs::read_to_string(one.path()).unwrap().replace("\"format\": 1", "\"format\": 9"),

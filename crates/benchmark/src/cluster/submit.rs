@@ -60,7 +60,7 @@ pub fn submit(plan: &Plan, layout: &Layout, options: &ClusterOptions) -> Result<
         let id = cell.spec.id();
         match &cell.problem {
             Some(why) if !layout.is_done(&id)? => {
-                layout.note(&id, cell.spec.record(Status::Failed, Some(why.clone())), "submit")?;
+                layout.note(&cell.spec, Status::Failed, why, "submit")?;
             }
             Some(_) => {}
             None => {
@@ -111,7 +111,7 @@ pub fn submit(plan: &Plan, layout: &Layout, options: &ClusterOptions) -> Result<
 fn note<'a>(cells: impl Iterator<Item = &'a CellSpec>, layout: &Layout, why: &str) -> Result<(), Error> {
     for cell in cells {
         if !layout.is_done(&cell.id())? {
-            layout.note(&cell.id(), cell.record(Status::Failed, Some(why.to_owned())), "submit")?;
+            layout.note(cell, Status::Failed, why, "submit")?;
         }
     }
     Ok(())

@@ -103,8 +103,7 @@ impl Cells<'_> {
                 process::Ending::Crashed(_) if self.is_told_to_stop() => stopped = true,
                 process::Ending::Failed(why) | process::Ending::Crashed(why) => {
                     hear(&format!("{name}: {why}"));
-                    let record = cell.record(Status::Failed, Some(why.clone()));
-                    layout.note(&id, record, &self.attempt.to_string())?;
+                    layout.note(cell, Status::Failed, &why, &self.attempt.to_string())?;
                     failed.push(format!("{name}: {why}"));
                 }
             }
