@@ -1,4 +1,4 @@
-//! `reproduce --executor slurm`: cells as the tasks of a Slurm job array.
+//! `reproduce` and `tune` with `--executor slurm`: cells as the tasks of a Slurm job array.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use benchmark::cluster::{
-    ClusterOptions, FollowOptions, Followed, News, TaskState, conclude, follow, submit, submitted_plan,
+    ClusterOptions, FollowOptions, Followed, News, Submitted, TaskState, conclude, follow, note_ends, submit,
+    submitted_plan,
 };
-use benchmark::{Cancellation, DeviceChoice, Layout, Plan, Tracking};
+use benchmark::{Cancellation, DeviceChoice, Error, Layout, Outcome, Plan, RunCells, Tracking};
 use slurm_array::{Limits, Resources, Slurm, Verdict};
 use tracking::{Destination, Tracker};
 
@@ -111,7 +112,28 @@ impl Cluster {
         if self.detach && !trackers.is_empty() {
             bail!("--track: with --detach nobody is there to track; give it to the call with --follow");
         }
-        let options = ClusterOptions {
+        let submitted = submit(plan, layout, &self.submission(true)?)?;
+        if submitted.tasks + submitted.held == 0 && submitted.refused.is_none() {
+            say("every cell that can be run is done: nothing to submit")?;
+            let tracking = Tracking::start_shared(plan, layout, trackers)?;
+            let outcome = benchmark::recorded(plan, layout)?;
+            benchmark::write_summary(layout, &plan.header(), &outcome.cells)?;
+            tracking.finish(&outcome)?;
+            return tell(&outcome, layout);
+        }
+        for line in told(&submitted) {
+            say(&line)?;
+        }
+        if self.detach {
+            say("to watch: the same call with --follow")?;
+            return Ok(if submitted.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        self.watch_tracked(plan, layout, trackers, cancellation)
+    }
+
+    /// How cells are submitted; a matrix has a job that writes its report.
+    fn submission(&self, report: bool) -> Result<ClusterOptions> {
+        Ok(ClusterOptions {
             resources: Resources {
                 max_parallel: self.max_parallel,
                 cpus: self.cpus,
@@ -123,35 +145,29 @@ impl Cluster {
             },
             cells_per_task: self.cells_per_task.map(|n| n as usize),
             beat: self.heartbeat,
+            report,
             program: std::env::current_exe().context("this program's path")?,
             slurm: Slurm::default(),
-        };
-        let submitted = submit(plan, layout, &options)?;
-        if submitted.tasks + submitted.held == 0 && submitted.refused.is_none() {
-            say("every cell that can be run is done: nothing to submit")?;
-            let tracking = Tracking::start_shared(plan, layout, trackers)?;
-            let outcome = benchmark::recorded(plan, layout)?;
-            benchmark::write_summary(layout, &plan.header(), &outcome.cells)?;
-            tracking.finish(&outcome)?;
-            return tell(&outcome, layout);
+        })
+    }
+
+    fn following(&self, cancellation: &Cancellation) -> FollowOptions {
+        FollowOptions {
+            poll: self.poll,
+            limits: Limits { stale: self.heartbeat * 6, grace: self.grace },
+            slurm: Slurm::default(),
+            cancellation: cancellation.clone(),
+            at_most: None,
         }
-        for array in &submitted.arrays {
-            say(&format!("submitted {} tasks as job array {array}", submitted.tasks))?;
-        }
-        if submitted.held > 0 {
-            say(&format!("{} tasks were in Slurm's hands already", submitted.held))?;
-        }
-        if let Some(job) = submitted.report {
-            say(&format!("job {job} writes the report when they are over"))?;
-        }
-        if let Some(why) = &submitted.refused {
-            say(why)?;
-        }
-        if self.detach {
-            say("to watch: the same call with --follow")?;
-            return Ok(if submitted.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
-        }
-        self.watch_tracked(plan, layout, trackers, cancellation)
+    }
+
+    /// How the cells of a search run: each rung of a batch of trials is one submission.
+    pub(crate) fn for_search(&self, cancellation: &Cancellation) -> Result<SearchOnSlurm> {
+        Ok(SearchOnSlurm {
+            submission: self.submission(false)?,
+            following: self.following(cancellation),
+            detach: self.detach,
+        })
     }
 
     /// Watches what was submitted, from whatever machine.
@@ -173,23 +189,74 @@ impl Cluster {
         cancellation: &Cancellation,
     ) -> Result<ExitCode> {
         let tracking = Tracking::start_shared(plan, layout, trackers)?;
-        let options = FollowOptions {
-            poll: self.poll,
-            limits: Limits { stale: self.heartbeat * 6, grace: self.grace },
-            slurm: Slurm::default(),
-            cancellation: cancellation.clone(),
-            at_most: None,
-        };
-        let followed = follow(layout, &options, &mut log)?;
+        let followed = follow(layout, &self.following(cancellation), &mut log)?;
         if !followed.settled {
             say("no longer watching; the tasks go on, and the same call with --follow watches again")?;
             return Ok(ExitCode::FAILURE);
         }
         let outcome = conclude(layout, &followed, &writer())?;
         tracking.finish(&outcome)?;
-        advise(&followed)?;
+        if let Some(advice) = advice(&followed) {
+            say(&advice)?;
+        }
         tell(&outcome, layout)
     }
+}
+
+/// What a submission came to, a line each.
+fn told(submitted: &Submitted) -> Vec<String> {
+    let mut lines: Vec<String> = submitted
+        .arrays
+        .iter()
+        .map(|array| format!("submitted {} tasks as job array {array}", submitted.tasks))
+        .collect();
+    if submitted.held > 0 {
+        lines.push(format!("{} tasks were in Slurm's hands already", submitted.held));
+    }
+    lines.extend(submitted.report.map(|job| format!("job {job} writes the report when they are over")));
+    lines.extend(submitted.refused.clone());
+    lines
+}
+
+/// The cells of a search as job arrays.
+pub(crate) struct SearchOnSlurm {
+    submission: ClusterOptions,
+    following: FollowOptions,
+    /// Submit and leave.
+    detach: bool,
+}
+
+impl RunCells for SearchOnSlurm {
+    fn run_cells(&mut self, plan: &Plan, layout: &Layout) -> Result<Option<Outcome>, Error> {
+        let submitted = submit(plan, layout, &self.submission)?;
+        told(&submitted).iter().for_each(mention);
+        if let Some(why) = submitted.refused {
+            // What comes next would be refused as well.
+            return Err(Error::Cluster(why));
+        }
+        if submitted.tasks + submitted.held > 0 {
+            if self.detach {
+                return Ok(None);
+            }
+            let followed = follow(layout, &self.following, &mut log)?;
+            if !followed.settled {
+                return Ok(None);
+            }
+            note_ends(layout, &followed, &writer())?;
+            advice(&followed).iter().for_each(mention);
+        }
+        benchmark::recorded(plan, layout).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// Writes a line beside the search's table, which is all that standard output has.
+fn mention(line: impl AsRef<str>) {
+    // If standard error is gone there is nobody left to tell.
+    writeln!(std::io::stderr(), "{}", line.as_ref()).ok();
 }
 
 /// What tracks runs at these places; those without a folder of their own are in the output folder.
@@ -225,17 +292,16 @@ fn log(news: News<'_>) {
 }
 
 /// What a person can do about tasks that Slurm still holds and that won't end by themselves.
-fn advise(followed: &Followed) -> Result<()> {
+fn advice(followed: &Followed) -> Option<String> {
     let held = |task: &&TaskState| task.verdict.as_ref().is_some_and(Verdict::is_held);
     let held: Vec<String> = followed.tasks.iter().filter(held).map(TaskState::address).collect();
-    if !held.is_empty() {
-        say(&format!(
+    (!held.is_empty()).then(|| {
+        format!(
             "Slurm still holds {} tasks that won't end by themselves; to submit them anew, first: scancel {}",
             held.len(),
             held.join(" ")
-        ))?;
-    }
-    Ok(())
+        )
+    })
 }
 
 /// Wait for the tasks of an output folder to end, and write its report: the job that `reproduce` leaves behind.

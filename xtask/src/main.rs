@@ -62,7 +62,7 @@ enum Command {
     Collect(cluster::Collect),
     /// Check the workspace's structure: who depends on whom, and what every crate must have.
     Tidy,
-    Tune(tune::Tune),
+    Tune(Box<tune::Tune>),
 }
 
 fn main() -> ExitCode {

@@ -6,10 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use benchmark::{
     Budget, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
-    Profile, PublishedFigures, RunOptions, Sampler, Space, StudySettings,
+    Profile, Pruner, PublishedFigures, RunOptions, Sampler, Search, Space, StudySettings, Tracking,
 };
+use tracking::Destination;
 
-use crate::reproduce::{absolute, cancelled_by_signals, child, commit, gpus, root, size, usual_workers};
+use crate::cluster::{Cluster, Executor, open};
+use crate::reproduce::{
+    absolute, cancelled_by_signals, child, commit, gpus, root, size, tell, usual_workers,
+};
 use crate::say;
 
 /// Search settings of a profile's method.
@@ -33,11 +37,16 @@ pub(crate) struct Tune {
     /// How many trials are chosen at once; their cells run side by side.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Successive halving: all trials of a batch with the first value of a setting, the better half with the next, …
+    /// A setting that says how long a trial takes, and its values: those that are good at the first get the next, …
     /// (`epochs=3,9,27`).
     #[arg(long, value_name = "SETTING=N,N…")]
     budget: Option<Budget>,
-    /// The figure that is to be high.
+    /// Which trials stop before they had the whole budget: the worse half of each batch (`halving`, which is what it is if left
+    /// out); those whose best figure so far is worse than the median of complete trials' at the same budget, once five (or N)
+    /// are complete (`median`, `median=N`); or `none`.
+    #[arg(long, value_name = "PRUNER")]
+    pruner: Option<Pruner>,
+    /// The figure that is to be high; or `held_out_loss`, the method's loss on the held-out images, which is to be low.
     #[arg(long, value_name = "METRIC", default_value = "image_auroc")]
     metric: String,
     /// Where the search's draws and the pasted defects start.
@@ -64,6 +73,12 @@ pub(crate) struct Tune {
     /// Run on data that `data check` finds faults in, without the images that can't be used.
     #[arg(long)]
     accept_data_problems: bool,
+    /// Also track the search there, each trial as a run within it: `tensorboard` (event files in the output folder),
+    /// `tensorboard=DIR`, `mlflow=URL` (a server) or `mlflow=DIR` (its file layout). May be given several times.
+    #[arg(long, value_name = "WHERE")]
+    track: Vec<Destination>,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl Tune {
@@ -73,10 +88,21 @@ impl Tune {
         let profile = Profile::find(&self.profile, &root.join("matrix"))?;
         let space = Space::read(&self.space)?;
         let out = self.out.unwrap_or_else(|| Path::new("runs").join(format!("tune-{}", profile.name)));
-        let (device, fell_back) = self.device.resolve()?;
-        if let Some(why) = fell_back {
-            tracing::warn!("{why}");
+        if self.cluster.follow {
+            bail!(
+                "--follow: what comes next follows from what came before, so the call without it goes on and watches"
+            );
         }
+        let on_slurm = self.cluster.executor == Executor::Slurm;
+        let device = if on_slurm {
+            self.cluster.device(self.device)?
+        } else {
+            let (device, fell_back) = self.device.resolve()?;
+            if let Some(why) = fell_back {
+                tracing::warn!("{why}");
+            }
+            device
+        };
         let folder = (self.feature_disk > 0)
             .then(|| {
                 absolute(&out.join("features")).map(|path| FeatureFolder { path, budget: self.feature_disk })
@@ -92,11 +118,7 @@ impl Tune {
             versions: benchmark::locked_versions(&root.join("Cargo.lock"))?,
             ..PlanOptions::default()
         };
-        let asked = self.workers.map(usize::from);
-        let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
-        let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
         let cancellation = cancelled_by_signals()?;
-        let run = RunOptions { workers, gpus, memory: None, child: child()?, cancellation };
         let settings = StudySettings {
             profile: profile.name.clone(),
             sampler: self.sampler,
@@ -104,10 +126,25 @@ impl Tune {
             batch: usize::from(self.batch),
             metric: self.metric,
             budget: self.budget,
+            pruner: self.pruner,
             dimensions: space.dimensions,
         };
         let layout = Layout::new(&out);
-        let study = benchmark::tune(&profile, &settings, usize::from(self.trials), &layout, &options, &run)?;
+        let trials = usize::from(self.trials);
+        let wanted =
+            Search { profile: &profile, settings: &settings, trials, layout: &layout, plan: &options };
+        let mut run = None;
+        let study = if on_slurm {
+            let mut run = self.cluster.for_search(&cancellation)?;
+            benchmark::tune(&wanted, &mut run, open(&self.track, &layout)?)?
+        } else {
+            let asked = self.workers.map(usize::from);
+            let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
+            let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
+            let cancellation = cancellation.clone();
+            let run = run.insert(RunOptions { workers, gpus, memory: None, child: child()?, cancellation });
+            benchmark::tune(&wanted, run, open(&self.track, &layout)?)?
+        };
         say(&study.report().markdown())?;
         if study.stopped {
             bail!("stopped after {} trials; the same command goes on", study.trials.len());
@@ -116,14 +153,17 @@ impl Tune {
         if !self.finally {
             return Ok(ExitCode::SUCCESS);
         }
-        let layout = Layout::new(&out.join("final"));
-        let chosen = benchmark::final_evaluation(&profile, &study, &layout)?;
+        let last = Layout::new(&out.join("final"));
+        let chosen = benchmark::final_evaluation(&profile, &study, &last)?;
         let published = PublishedFigures::read(&root.join("assets/published"))?;
         let plan = Plan::new(&chosen, &published, &options)?;
-        let outcome = benchmark::run_plan(&plan, &layout, &run)?;
-        benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
-        say(&benchmark::terminal_table(&outcome.cells))?;
-        say(&format!("report: {}", layout.root().join("report.html").display()))?;
-        Ok(if outcome.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        // Beside the search, where event files go in the output folder.
+        let trackers = open(&self.track, &layout)?;
+        let Some(run) = run else { return self.cluster.run(&plan, &last, trackers, &cancellation) };
+        let tracking = Tracking::start(&plan, &last, trackers)?;
+        let outcome = benchmark::run_plan(&plan, &last, &run)?;
+        benchmark::write_summary(&last, &plan.header(), &outcome.cells)?;
+        tracking.finish(&outcome)?;
+        tell(&outcome, &last)
     }
 }

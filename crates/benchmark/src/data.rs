@@ -86,7 +86,11 @@ impl Source {
             return Ok((self.clone(), Split::new(&*self.dataset, protocol, &identity.category, &options)?));
         };
         let split = Split::for_training(&*self.dataset, protocol, &identity.category, &options)?;
-        let (dataset, split) = datasets::rehearsal(&self.dataset, &split, rehearsal.seed)?;
+        let (dataset, mut split) = datasets::rehearsal(&self.dataset, &split, rehearsal.seed)?;
+        if rehearsal.by_loss {
+            // They are held-out training images, here as there.
+            split.held_out = split.test_normals();
+        }
         Ok((Self { dataset, left_out: self.left_out.clone() }, split))
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Order {
 /// Which files belong to a run.
 #[derive(Debug)]
 pub(crate) enum Files {
+    /// None.
+    None,
     /// All below a folder.
     Below(PathBuf),
     /// Those of these names in a folder, as far as they are there.
@@ -89,6 +91,7 @@ impl Followed {
         self.reader.read(&path)?;
         if self.reader.lines().last().is_some_and(|line| matches!(line.what, What::End { .. })) {
             self.artifacts = match &self.files {
+                Files::None => Vec::new(),
                 Files::Below(folder) => below(folder, ""),
                 Files::Named(folder, names) => {
                     let there = names.iter().map(|name| (*name, folder.join(name)));

@@ -121,10 +121,23 @@ impl Tracking {
         }
     }
 
+    /// Follows the log at `path` as the run `name` within the whole.
+    pub(crate) fn follow_log(&self, name: &str, path: &Path) {
+        let Some(following) = &self.following else { return };
+        let key = format!("{}/{name}", following.id);
+        let place = Place::File(path.to_owned());
+        self.order(Followed::new(key, Some(following.id.clone()), place, Files::None));
+    }
+
     /// What a run within the whole is known by; the whole itself if `name` is `None`.
     fn key(&self, name: Option<&str>) -> Option<String> {
         let id = &self.following.as_ref()?.id;
         Some(name.map_or_else(|| id.clone(), |name| format!("{id}/{name}")))
+    }
+
+    /// Whether anything is tracked.
+    pub(crate) fn is_on(&self) -> bool {
+        self.following.is_some()
     }
 
     fn order(&self, run: Followed) {

@@ -103,6 +103,8 @@ pub(crate) struct Selector<'a> {
 }
 
 const STATE: &str = "selection.json";
+/// The curve of the loss on held-out images.
+pub(crate) const LOSS_ON_HELD_OUT: &str = "loss on held-out images";
 
 impl<'a> Selector<'a> {
     /// A selector that keeps its state in the working folder `work`, and goes on from what is there.
@@ -309,9 +311,7 @@ fn curve(criterion: Criterion) -> Option<&'static str> {
         Criterion::LowestValidationLoss { on: ValidationImages::TestNormals, .. } => {
             Some("loss on normal test images")
         }
-        Criterion::LowestValidationLoss { on: ValidationImages::HeldOut, .. } => {
-            Some("loss on held-out images")
-        }
+        Criterion::LowestValidationLoss { on: ValidationImages::HeldOut, .. } => Some(LOSS_ON_HELD_OUT),
         Criterion::HighestOnTest { metric: TestMetric::ImageAuroc, .. } => Some("image AUROC on test images"),
         Criterion::HighestOnTest { metric: TestMetric::PixelAuroc, .. } => Some("pixel AUROC on test images"),
         _ => None,

@@ -97,6 +97,10 @@ pub struct Identity {
 pub struct Rehearsal {
     /// Draws the defects.
     pub seed: u64,
+    /// Whether the honest choice is made by the method's loss on the held-out images, as they are, which the record then has
+    /// as a curve. Left out of ids where it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_loss: bool,
 }
 
 impl Identity {
@@ -232,6 +236,14 @@ pub(crate) mod tests {
             assert!(ids.insert(id(changed)), "{field}");
         }
         assert_eq!(ids.len(), other.as_object().unwrap().len() + 1);
+        let mut by_loss = identity();
+        by_loss["rehearsal"] = json!({"seed": 1, "by_loss": true});
+        assert!(ids.insert(id(by_loss.clone())));
+        // Ids from before there was a choice stay what they were.
+        let (mut without, mut not) = (by_loss.clone(), by_loss);
+        without["rehearsal"] = json!({"seed": 1});
+        not["rehearsal"]["by_loss"] = json!(false);
+        assert_eq!(id(without), id(not));
         let mut exact = identity();
         exact["features"] = json!("f32");
         assert_eq!(id(exact), id(identity()));

@@ -10,8 +10,10 @@ use crate::words;
 pub struct TuningReport {
     /// What was tuned.
     pub title: String,
-    /// The figure that was to be high: one of [`crate::Evaluation::METRICS`].
+    /// The figure that was to be high, one of [`crate::Evaluation::METRICS`]; or the name of a loss.
     pub metric: String,
+    /// Whether it was to be low: it is no fraction then.
+    pub lower_is_better: bool,
     /// What was searched.
     pub dimensions: Vec<TunedDimension>,
     /// In the order of their numbers.
@@ -40,7 +42,7 @@ pub struct TunedTrial {
     pub state: &'static str,
     /// The highest budget it got, where there is one.
     pub budget: Option<u64>,
-    /// Its figure there, a fraction; `None` if it failed.
+    /// Its figure there, a fraction, or its loss; `None` if it failed.
     pub value: Option<f64>,
     /// For each dimension where it lies between the ends, in `[0, 1]`.
     pub places: Vec<f64>,
@@ -61,10 +63,7 @@ impl TuningReport {
         let mut lines = vec![
             format!("# Settings for {}", escape(&self.title)),
             String::new(),
-            format!(
-                "{metric} in a rehearsal, in %: normal images held out of the training images against the same with pasted \
-                 defects. No test image was looked at."
-            ),
+            format!("{} No test image was looked at.", self.judged_by()),
             String::new(),
             "| setting | from | to | share of variance |".to_owned(),
             "|---|---|---|---:|".to_owned(),
@@ -87,7 +86,7 @@ impl TuningReport {
             let settings: Vec<String> = trial.settings.iter().map(|value| escape(value)).collect();
             let settings = settings.join(" | ");
             let budget = trial.budget.map_or_else(|| words::DASH.to_owned(), |budget| budget.to_string());
-            let (number, state, value) = (trial.number, trial.state, words::fraction(trial.value));
+            let (number, state, value) = (trial.number, trial.state, self.value(trial.value));
             lines.push(format!("| {number} | {state} | {budget} | {value} | {settings} |"));
         }
         lines.join("\n") + "\n"
@@ -109,10 +108,7 @@ impl TuningReport {
                 }
                 body {
                     h1 { "Settings for " (self.title) }
-                    p {
-                        (metric) " in a rehearsal: normal images held out of the training images against the same with pasted \
-                        defects. No test image was looked at."
-                    }
+                    p { (self.judged_by()) " No test image was looked at." }
                     h2 { "What matters" }
                     p { "The share of the trials' variance that goes with one setting alone (correlation ratio)." }
                     (self.bars())
@@ -121,14 +117,14 @@ impl TuningReport {
                     (self.coordinates())
                     div.scroll { table {
                         tr {
-                            th { "trial" } th { "state" } th { "budget" } th { (metric) ", %" }
+                            th { "trial" } th { "state" } th { "budget" } th { (metric) @if !self.lower_is_better { ", %" } }
                             @for dimension in &self.dimensions { th { (dimension.name) } }
                         }
                         @for trial in self.ranked() {
                             tr {
                                 td { (trial.number) } td { (trial.state) }
                                 td { (trial.budget.map_or_else(|| words::DASH.to_owned(), |budget| budget.to_string())) }
-                                td { (words::fraction(trial.value)) }
+                                td { (self.value(trial.value)) }
                                 @for value in &trial.settings { td { (value) } }
                             }
                         }
@@ -139,11 +135,33 @@ impl TuningReport {
         page.into_string()
     }
 
+    /// What trials were judged by, as a sentence.
+    fn judged_by(&self) -> String {
+        let metric = words::metric(&self.metric);
+        if self.lower_is_better {
+            return format!(
+                "{metric}: the lowest loss of a fit on normal images held out of the training images; the lower the better."
+            );
+        }
+        format!(
+            "{metric} in a rehearsal, in %: normal images held out of the training images against the same with pasted defects."
+        )
+    }
+
+    /// A value in words: a percentage, or a loss with four significant digits.
+    fn value(&self, value: Option<f64>) -> String {
+        match value {
+            Some(loss) if self.lower_is_better => format!("{loss:.3e}"),
+            fraction => words::fraction(fraction),
+        }
+    }
+
     /// The complete trials from the best on, then the others likewise.
     fn ranked(&self) -> Vec<&TunedTrial> {
         let mut trials: Vec<&TunedTrial> = self.trials.iter().collect();
+        let badness = |value: f64| if self.lower_is_better { value } else { -value };
         let rank =
-            |trial: &TunedTrial| (trial.state != "complete", -trial.value.unwrap_or(f64::NEG_INFINITY));
+            |trial: &TunedTrial| (trial.state != "complete", trial.value.map_or(f64::INFINITY, badness));
         trials.sort_by(|a, b| {
             let (a, b) = (rank(a), rank(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -176,7 +194,7 @@ impl TuningReport {
         let names: Vec<(&str, &str, &str)> =
             self.dimensions.iter().map(|d| (d.name.as_str(), d.ends.0.as_str(), d.ends.1.as_str())).collect();
         let (lowest, highest) =
-            (words::fraction(values.first().map(|_| low)), words::fraction(values.first().map(|_| high)));
+            (self.value(values.first().map(|_| low)), self.value(values.first().map(|_| high)));
         html! {
             svg viewBox="0 0 600 260" role="img" aria-label="Trials in parallel coordinates" {
                 @for (at, (name, from, to)) in names.into_iter().chain([(words::metric(&self.metric), lowest.as_str(), highest.as_str())]).enumerate() {
@@ -213,6 +231,7 @@ mod tests {
         TuningReport {
             title: "a|b".into(),
             metric: "image_auroc".into(),
+            lower_is_better: false,
             dimensions: vec![TunedDimension {
                 name: "rate".into(),
                 ends: ("1e-4".into(), "1e-2".into()),
@@ -239,6 +258,20 @@ mod tests {
         );
         assert!(text.contains("75.00") && text.contains("25.00") && text.contains("No test image"), "{text}");
         assert!(!text.contains("a|b"), "{text}");
+    }
+
+    #[test]
+    fn of_a_loss_the_lowest_comes_first_and_is_no_percentage() {
+        let report = TuningReport { metric: "held_out_loss".into(), lower_is_better: true, ..report() };
+        let text = report.markdown();
+        let place = |needle: &str| text.find(needle).unwrap_or(usize::MAX);
+        assert!(place("| 0 | complete") < place("| 3 | complete"), "{text}");
+        assert!(place("| 3 | complete") < place("| 2 | pruned"), "{text}");
+        assert!(
+            text.contains("5.000e-1") && text.contains("lowest loss") && !text.contains("50.00"),
+            "{text}"
+        );
+        assert!(report.page().contains("held-out loss</th>"), "{}", report.page());
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub(crate) fn metric(name: &str) -> &str {
         "au_pro" => "AU-PRO",
         "au_pro_05" => "AU-PRO 5 %",
         "au_spro_05" => "AU-sPRO 5 %",
+        "held_out_loss" => "held-out loss",
         other => other,
     }
 }

@@ -6,12 +6,14 @@ mod lab;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
+use end_to_end::xtask;
 use serde_json::Value;
 
 use crate::reproduce::{assert_same, finished, reproduce, succeeded};
-use crate::tracking::{essence, runs};
+use crate::tracking::{essence, runs, runs_by_id};
+use crate::tuning::{PROFILE, SPACE, read};
 use lab::Lab;
 
 /// Every record of `summary.json`, by the name of its category and method.
@@ -314,4 +316,65 @@ fn slurm_a_cell_that_fails_says_why_and_is_alone_submitted_again() {
     let output = lab.reproduce("failing", &out).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && told.contains("submitted 1 tasks"), "{told}");
+}
+
+#[test]
+#[ignore = "needs Slurm's packages"]
+fn slurm_a_search_is_a_submission_for_each_rung_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (profile, space) = (folder.path().join("knn.toml"), folder.path().join("space.toml"));
+    std::fs::write(&profile, PROFILE).unwrap();
+    std::fs::write(
+        &space,
+        SPACE.replace("[k]\nlow = 1\nhigh = 8\nwhole = true\n", "[image_size]\nchoice = [14, 28]\n"),
+    )
+    .unwrap();
+    let with = |command: &mut Command| {
+        command.arg(&profile).arg("--space").arg(&space);
+        command.args(["--sampler", "random", "--budget", "k=1,2", "--batch", "4", "--trials", "4"]);
+    };
+    let here = tempfile::tempdir().unwrap();
+    let mut local = xtask();
+    with(local.args(["tune", "--device", "cpu", "--out"]).arg(here.path()));
+    succeeded(&mut local);
+
+    let lab = Lab::start();
+    let out = lab.out("there");
+    let mlruns = out.join("mlruns");
+    let place = format!("mlflow={}", mlruns.display());
+    let search = || {
+        let mut command = lab.command("tune", &out);
+        with(&mut command);
+        command
+    };
+    // The first rung is submitted and left; the next call finds it in Slurm's hands.
+    let left = search().arg("--detach").output().unwrap();
+    let told = String::from_utf8(left.stderr).unwrap();
+    assert!(!left.status.success() && told.contains("as job array") && told.contains("goes on"), "{told}");
+    let mut watching = search().spawn().unwrap();
+    lab.until("a task is over", || {
+        out.join("cells").read_dir().is_ok_and(|mut cells| cells.next().is_some())
+    });
+    lab.interrupt(&watching);
+    assert!(!watching.wait().unwrap().success());
+    succeeded(search().args(["--track", &place]));
+
+    let (there, same) = (read(&out.join("tuning.json")), read(&here.path().join("tuning.json")));
+    assert_eq!(there["trials"], same["trials"]);
+    assert_eq!(there["best"], same["best"]);
+    // Two rungs, an array each.
+    let plans = out.join("slurm").read_dir().unwrap().map(|item| item.unwrap().path());
+    let submissions: Vec<usize> = plans
+        .filter(|path| path.join("plan.json").exists())
+        .map(|path| path.join("submissions").read_dir().unwrap().count())
+        .collect();
+    assert_eq!(submissions, [1, 1]);
+    assert!(!out.join("report.html").exists() && out.join("tuning.html").exists());
+    let runs = runs_by_id(&mlruns);
+    assert_eq!(runs.len(), 1 + 4 + out.join("cells").read_dir().unwrap().count());
+    assert!(runs.values().all(|files| !files["meta.yaml"].contains("status: 1")));
+    // Nothing is left to submit, also for the final evaluation but its own cells.
+    let told = succeeded(search().arg("--final"));
+    assert!(told.matches("as job array").count() == 1 && out.join("final/report.html").exists(), "{told}");
+    assert!(!search().arg("--follow").status().unwrap().success());
 }

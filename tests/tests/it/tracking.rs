@@ -27,16 +27,24 @@ pub(crate) type Files = BTreeMap<String, String>;
 /// Every run below `root`, by its name.
 pub(crate) fn runs(root: &Path) -> BTreeMap<String, Files> {
     let mut found = BTreeMap::new();
+    for files in runs_by_id(root).into_values() {
+        let name = files["tags/mlflow.runName"].clone();
+        assert!(found.insert(name.clone(), files).is_none(), "{name} is there twice");
+    }
+    found
+}
+
+/// Every run below `root`, by its id.
+pub(crate) fn runs_by_id(root: &Path) -> BTreeMap<String, Files> {
+    let mut found = BTreeMap::new();
     for experiment in root.read_dir().unwrap() {
         for run in experiment.unwrap().path().read_dir().unwrap() {
             let run = run.unwrap().path();
-            if !run.is_dir() {
-                continue;
+            if run.is_dir() {
+                let mut files = Files::new();
+                collect(&run, &run, &mut files);
+                found.insert(run.file_name().unwrap().to_str().unwrap().to_owned(), files);
             }
-            let mut files = Files::new();
-            collect(&run, &run, &mut files);
-            let name = files["tags/mlflow.runName"].clone();
-            assert!(found.insert(name.clone(), files).is_none(), "{name} is there twice");
         }
     }
     found

@@ -13,12 +13,7 @@ use crate::{Error, Layout, Outcome};
 /// # Errors
 /// If files can't be read or written.
 pub fn conclude(layout: &Layout, followed: &Followed, who: &str) -> Result<Outcome, Error> {
-    let plans = PlanFile::current(layout.root())?;
-    for state in &followed.tasks {
-        if let Some(plan) = plans.iter().find(|plan| plan.name == state.plan) {
-            note(plan, state, layout, who)?;
-        }
-    }
+    let plans = note_all(layout, followed, who)?;
     let mut outcome = Outcome { cells: Vec::new(), computed: 0, failed: 0, unfinished: 0 };
     let mut seen = std::collections::BTreeSet::new();
     let in_tasks: std::collections::BTreeSet<String> = plans
@@ -53,6 +48,25 @@ pub fn conclude(layout: &Layout, followed: &Followed, who: &str) -> Result<Outco
     );
     write_summary_unlocked(layout, &header, &outcome.cells, who)?;
     Ok(outcome)
+}
+
+/// Records how cells ended that have no result, and no more: the report is somebody else's.
+///
+/// # Errors
+/// If files can't be read or written.
+pub fn note_ends(layout: &Layout, followed: &Followed, who: &str) -> Result<(), Error> {
+    note_all(layout, followed, who)?;
+    layout.tidy_attempts()
+}
+
+fn note_all(layout: &Layout, followed: &Followed, who: &str) -> Result<Vec<PlanFile>, Error> {
+    let plans = PlanFile::current(layout.root())?;
+    for state in &followed.tasks {
+        if let Some(plan) = plans.iter().find(|plan| plan.name == state.plan) {
+            note(plan, state, layout, who)?;
+        }
+    }
+    Ok(plans)
 }
 
 /// Records the end of a task for those of its cells that have no result and could not say so themselves.

@@ -12,7 +12,7 @@ mod program;
 mod submit;
 mod task;
 
-pub use conclude::conclude;
+pub use conclude::{conclude, note_ends};
 pub use follow::{FollowOptions, Followed, News, TaskState, follow};
 pub use plan_file::submitted_plan;
 pub use submit::{ClusterOptions, Submitted, submit};

@@ -21,6 +21,8 @@ pub struct ClusterOptions {
     pub cells_per_task: Option<usize>,
     /// How often a task gives a sign of life.
     pub beat: Duration,
+    /// Whether a dependent job writes the report.
+    pub report: bool,
     /// This program: called with `cell --plan FILE --plan-sha256 HASH --index N` it calls [`super::run_task`], with
     /// `collect --out FOLDER` it follows to the end and concludes.
     pub program: PathBuf,
@@ -101,6 +103,7 @@ pub fn submit(plan: &Plan, layout: &Layout, options: &ClusterOptions) -> Result<
         }
     }
     if let Some(first) = plans.first()
+        && options.report
         && !submitted.arrays.is_empty()
     {
         submitted.report = Some(submit_report(first, options, &submitted.arrays)?);

@@ -1,23 +1,18 @@
-//! The search itself.
+//! What a search is, and what it has come to.
 
 use std::collections::BTreeMap;
 
 use anomaly_core::write_atomic;
-use report::{Evaluation, Status, TunedDimension, TunedTrial, TuningReport};
+use report::{TunedDimension, TunedTrial, TuningReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::importance::importance;
-use super::sampler::{Sampler, suggested};
+use super::objective::Objective;
+use super::pruner::Pruner;
+use super::sampler::Sampler;
 use super::space::{Dimension, Range, Space, set};
-use crate::{
-    Error, Layout, Outcome, Plan, PlanOptions, Profile, PublishedFigures, Rehearsal, RunOptions, run_plan,
-};
-
-/// The share of training images that is held out where the profile holds out none.
-const HELD_OUT: f64 = 0.2;
-/// Of the trials of a batch, one in so many goes on to the next budget.
-const HALVING: usize = 2;
+use crate::{Error, Layout, Profile};
 
 /// What a search is, besides its profile and how many trials it has: what must not change when it goes on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,18 +23,34 @@ pub struct StudySettings {
     pub sampler: Sampler,
     /// Where draws start.
     pub seed: u64,
-    /// How many trials are asked for at once, and judged against each other where there is a budget.
+    /// How many trials are asked for at once.
     pub batch: usize,
-    /// The figure that is to be high: one of [`Evaluation::METRICS`], of the honest choice.
+    /// The figure that is to be high, one of [`report::Evaluation::METRICS`] of the honest choice; or
+    /// [`super::HELD_OUT_LOSS`], which is to be low.
     pub metric: String,
     /// In which setting trials begin small; all are whole if `None`.
     pub budget: Option<Budget>,
+    /// Which trials stop early; [`Pruner::Halving`] if `None`. It needs a budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruner: Option<Pruner>,
     /// What is searched.
     pub dimensions: Vec<Dimension>,
 }
 
-/// A setting that says how long a trial takes, such as `epochs`, and its values in rising order. All trials of a batch get the first;
-/// the better half gets the next, and so on: successive halving (Jamieson and Talwalkar 2016).
+impl StudySettings {
+    /// Which trials stop early, where there is a budget.
+    pub(crate) fn pruner(&self) -> Pruner {
+        self.pruner.unwrap_or(Pruner::Halving)
+    }
+
+    /// What the search is after.
+    pub(crate) fn objective(&self) -> Result<Objective<'_>, Error> {
+        Objective::of(&self.metric)
+    }
+}
+
+/// A setting that says how long a trial takes, such as `epochs`, and its values in rising order: what trials come to at the lower
+/// ones decides which of them get the next ([`Pruner`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// The field of the method's configuration.
@@ -94,7 +105,7 @@ impl Trial {
 pub struct Rung {
     /// The budget; `None` where there is none.
     pub budget: Option<u64>,
-    /// The mean of the metric over its cells; `None` if one of them has none.
+    /// The mean of the objective over its cells; `None` if one of them has none.
     pub value: Option<f64>,
     /// The ids of its cells.
     pub cells: Vec<String>,
@@ -106,7 +117,7 @@ pub struct Rung {
 pub enum TrialState {
     /// It got the whole budget.
     Complete,
-    /// Others of its batch were better at a lower budget.
+    /// Others were better at a lower budget.
     Pruned,
     /// One of its cells has no figure.
     Failed,
@@ -119,7 +130,7 @@ pub struct Study {
     pub settings: StudySettings,
     /// In the order of their numbers.
     pub trials: Vec<Trial>,
-    /// The number of the complete trial with the highest value; of equal ones the first.
+    /// The number of the best complete trial; of equal ones the first.
     pub best: Option<usize>,
     /// Whether it was stopped before it had all its trials.
     pub stopped: bool,
@@ -173,73 +184,12 @@ impl Study {
         TuningReport {
             title: self.settings.profile.clone(),
             metric: self.settings.metric.clone(),
+            lower_is_better: matches!(self.settings.objective(), Ok(Objective::Loss)),
             dimensions: self.settings.dimensions.iter().enumerate().map(dimension).collect(),
             trials: self.trials.iter().map(trial).collect(),
             best: self.best,
         }
     }
-}
-
-/// Searches `space` for the settings with which the method of `profile` does best in a rehearsal, with `trials` trials in `layout`.
-///
-/// After every batch `tuning.json`, `tuning.md` and `tuning.html` there say how it stands. A search that was stopped goes on with
-/// the same settings, and one that is done with more trials.
-///
-/// # Errors
-/// [`Error::Unfit`] if `layout` holds another search, the profile has several methods, or the metric is none that may be high;
-/// otherwise as [`Plan::new`] and [`run_plan`].
-pub fn tune(
-    profile: &Profile,
-    settings: &StudySettings,
-    trials: usize,
-    layout: &Layout,
-    plan: &PlanOptions,
-    run: &RunOptions,
-) -> Result<Study, Error> {
-    check(profile, settings)?;
-    let root = layout.root();
-    std::fs::create_dir_all(root).map_err(|e| Error::io(root, "can't make the folder", e))?;
-    keep_settings(settings, layout)?;
-    let space = Space { dimensions: settings.dimensions.clone() };
-    let plan = PlanOptions { rehearsal: Some(Rehearsal { seed: settings.seed }), ..plan.clone() };
-    let mut study = Study { settings: settings.clone(), trials: Vec::new(), best: None, stopped: false };
-    while study.trials.len() < trials {
-        let first = study.trials.len();
-        let told: Vec<(Vec<f64>, f64)> =
-            study.trials.iter().map(|trial| (trial.point.clone(), loss(trial))).collect();
-        let mut batch: Vec<Trial> = (first..trials.min(first + settings.batch.max(1)))
-            .map(|number| {
-                let point = suggested(&space, settings.sampler, settings.seed, number, &told);
-                let named = space.dimensions.iter().zip(&point);
-                let named = named.map(|(dimension, &at)| (dimension.name.clone(), dimension.range.value(at)));
-                Trial {
-                    number,
-                    settings: named.collect(),
-                    point,
-                    rungs: Vec::new(),
-                    state: TrialState::Complete,
-                }
-            })
-            .collect();
-        let rungs: Vec<Option<u64>> = match &settings.budget {
-            Some(budget) => budget.rungs.iter().copied().map(Some).collect(),
-            None => vec![None],
-        };
-        for (at, budget) in rungs.iter().enumerate() {
-            judge(&mut batch, *budget, profile, &space, settings, layout, &plan, run)?;
-            if run.cancellation.is_cancelled() {
-                study.stopped = true;
-                return Ok(study);
-            }
-            if at + 1 < rungs.len() {
-                halve(&mut batch);
-            }
-        }
-        study.trials.extend(batch);
-        study.best = best(&study.trials);
-        write(&study, layout)?;
-    }
-    Ok(study)
 }
 
 /// The profile that evaluates the best trial of `study` on test data: the study's profile with its settings, the highest budget and
@@ -280,165 +230,10 @@ pub fn final_evaluation(profile: &Profile, study: &Study, layout: &Layout) -> Re
     Ok(profile)
 }
 
-fn check(profile: &Profile, settings: &StudySettings) -> Result<(), Error> {
-    let mut methods: Vec<&str> = profile.entries.iter().map(|entry| entry.method.as_str()).collect();
-    methods.dedup();
-    if methods.len() != 1 {
-        return Err(Error::unfit(
-            format!("profile {}", profile.name),
-            "one method to tune",
-            methods.join(", "),
-        ));
-    }
-    let metric = settings.metric.as_str();
-    if !Evaluation::METRICS.contains(&metric) || metric == "fpr_at_95_tpr" {
-        return Err(Error::unfit("the metric", "a figure that is to be high", metric));
-    }
-    let searched = settings.dimensions.iter().map(|dimension| &dimension.name);
-    if let Some(budget) = &settings.budget
-        && searched.clone().any(|name| *name == budget.setting)
-    {
-        return Err(Error::unfit("the budget", "a setting that is not searched", &budget.setting));
-    }
-    Ok(())
-}
-
-/// Sees that the folder is of this search.
-fn keep_settings(settings: &StudySettings, layout: &Layout) -> Result<(), Error> {
-    let path = layout.root().join("study.json");
-    let text = serde_json::to_string_pretty(settings)
-        .map_err(|source| Error::Message { what: "study.json", source })?;
-    match std::fs::read_to_string(&path) {
-        Ok(before) if before == text => Ok(()),
-        Ok(before) => Err(Error::unfit(path.display().to_string(), before, text)),
-        Err(_) => Ok(write_atomic(&path, text.as_bytes())?),
-    }
-}
-
-/// What the sampler is told: lower is better, and nothing is worse than failing.
-fn loss(trial: &Trial) -> f64 {
-    trial.value().map_or(f64::INFINITY, |value| -value)
-}
-
-/// Runs the trials that are still in the race at one budget.
-#[allow(clippy::too_many_arguments, reason = "all that a run depends on, once")]
-fn judge(
-    batch: &mut [Trial],
-    budget: Option<u64>,
-    profile: &Profile,
-    space: &Space,
-    settings: &StudySettings,
-    layout: &Layout,
-    options: &PlanOptions,
-    run: &RunOptions,
-) -> Result<(), Error> {
-    let mut whole =
-        Plan { profile: profile.name.clone(), description: profile.description.clone(), cells: Vec::new() };
-    let mut cells_of: Vec<(usize, Vec<String>)> = Vec::new();
-    for (at, trial) in batch.iter().enumerate().filter(|(_, trial)| trial.state == TrialState::Complete) {
-        let mut own = profile.clone();
-        // Each entry has its own, since profiles include others.
-        own.seeds.truncate(1);
-        for entry in &mut own.entries {
-            entry.seeds.truncate(1);
-            entry.config = space.applied(&entry.config, &trial.point);
-            if let (Some(setting), Some(budget)) = (&settings.budget, budget) {
-                set(&mut entry.config, &setting.setting, budget.into());
-            }
-            if entry.held_out == 0.0 {
-                entry.held_out = HELD_OUT;
-            }
-        }
-        let plan = Plan::new(&own, &PublishedFigures::default(), options)?;
-        cells_of.push((at, plan.cells.iter().map(|cell| cell.spec.id()).collect()));
-        for cell in plan.cells {
-            // Two trials with the same settings share their cells.
-            if !whole.cells.iter().any(|known| known.spec.id() == cell.spec.id()) {
-                whole.cells.push(cell);
-            }
-        }
-    }
-    let outcome = run_plan(&whole, layout, run)?;
-    for (at, cells) in cells_of {
-        let value = mean(&outcome, &cells, &settings.metric);
-        if value.is_none() {
-            batch[at].state = TrialState::Failed;
-        }
-        batch[at].rungs.push(Rung { budget, value, cells });
-    }
-    Ok(())
-}
-
-/// The mean of the honest figure over cells; `None` if one has none.
-fn mean(outcome: &Outcome, ids: &[String], metric: &str) -> Option<f64> {
-    let figure = |id: &String| {
-        let cell = outcome.cells.iter().find(|cell| cell.cell == *id && cell.status == Status::Ok)?;
-        cell.results.honest.as_ref()?.figure(metric)
-    };
-    let figures: Vec<f64> = ids.iter().map(figure).collect::<Option<_>>()?;
-    (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64)
-}
-
-/// Takes the worse half of the trials out of the race; of equal ones the earlier stays.
-fn halve(batch: &mut [Trial]) {
-    let mut racing: Vec<usize> =
-        (0..batch.len()).filter(|&at| batch[at].state == TrialState::Complete).collect();
-    racing.sort_by(|&a, &b| loss(&batch[a]).total_cmp(&loss(&batch[b])));
-    for &at in &racing[racing.len().div_ceil(HALVING)..] {
-        batch[at].state = TrialState::Pruned;
-    }
-}
-
-fn best(trials: &[Trial]) -> Option<usize> {
-    let complete = trials.iter().filter(|trial| trial.state == TrialState::Complete);
-    complete.min_by(|a, b| loss(a).total_cmp(&loss(b))).map(|trial| trial.number)
-}
-
-fn write(study: &Study, layout: &Layout) -> Result<(), Error> {
-    let json = serde_json::to_string_pretty(study)
-        .map_err(|source| Error::Message { what: "tuning.json", source })?;
-    let shown = study.report();
-    for (name, text) in
-        [("tuning.json", json), ("tuning.md", shown.markdown()), ("tuning.html", shown.page())]
-    {
-        write_atomic(&layout.root().join(name), text.as_bytes())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-
-    use super::{Budget, Rung, Trial, TrialState, best, halve, loss};
-
-    fn trial(number: usize, value: Option<f64>, state: TrialState) -> Trial {
-        let rungs = vec![Rung { budget: Some(3), value, cells: Vec::new() }];
-        Trial { number, point: vec![0.0], settings: BTreeMap::new(), rungs, state }
-    }
-
-    #[test]
-    fn the_worse_half_goes_and_the_earlier_of_equal_trials_stays() {
-        use TrialState::{Complete, Failed, Pruned};
-        let mut batch = vec![
-            trial(0, Some(0.5), Complete),
-            trial(1, Some(0.9), Complete),
-            trial(2, None, Failed),
-            trial(3, Some(0.5), Complete),
-        ];
-        halve(&mut batch);
-        let states: Vec<_> = batch.iter().map(|trial| trial.state).collect();
-        assert_eq!(states, [Complete, Complete, Failed, Pruned]);
-        assert_eq!(best(&batch), Some(1));
-        assert_eq!(loss(&batch[2]), f64::INFINITY);
-        halve(&mut batch);
-        assert_eq!(batch.iter().filter(|trial| trial.state == Complete).count(), 1);
-        // One is never too many.
-        halve(&mut batch);
-        assert_eq!(best(&batch), Some(1));
-        assert_eq!(best(&[trial(0, Some(0.5), Pruned)]), None);
-    }
+    use super::Budget;
 
     #[test]
     fn budgets_rise() {

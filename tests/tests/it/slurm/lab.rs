@@ -53,15 +53,16 @@ impl Lab {
 
     /// `reproduce` with a profile of `tests/profiles` on this cluster, in short steps.
     pub(super) fn reproduce(&self, profile: &str, out: &Path) -> Command {
-        let mut command = xtask();
         let profile = root().join("tests/profiles").join(format!("{profile}.toml"));
+        let mut command = self.command("reproduce", out);
+        command.arg("--profile").arg(profile);
         command
-            .arg("reproduce")
-            .arg("--profile")
-            .arg(profile)
-            .arg("--out")
-            .arg(out)
-            .args(["--device", "cpu"]);
+    }
+
+    /// A command of the project's that runs cells on this cluster, in short steps.
+    pub(super) fn command(&self, name: &str, out: &Path) -> Command {
+        let mut command = xtask();
+        command.arg(name).arg("--out").arg(out).args(["--device", "cpu"]);
         command.args(["--executor", "slurm", "--poll", "0.5", "--heartbeat", "1", "--grace", "10"]);
         command.env("SLURM_CONF", self.place().join("etc/slurm.conf"));
         // What a login shell may hold, and what must not matter.
