@@ -46,7 +46,9 @@ impl Destination {
     /// What tracks runs there, for a matrix in the output folder `out`.
     ///
     /// # Errors
-    /// [`Error::Destination`] for an address that is none, or one of a server where the feature `server` is off.
+    /// [`Error::Destination`] for an address that is none, or one of a server where the feature `server` is off;
+    /// [`Error::Access`] if the environment says how servers are asked ([`crate::ServerAccess::from_environment`]), in a way
+    /// that can't be used.
     pub fn open(&self, out: &Path) -> Result<Box<dyn Tracker>, Error> {
         Ok(match self {
             Self::TensorBoard(folder) => {
@@ -54,7 +56,9 @@ impl Destination {
             }
             Self::MlflowFiles(folder) => Box::new(MlflowFiles::new(folder)),
             #[cfg(feature = "server")]
-            Self::MlflowServer(url) => Box::new(crate::MlflowServer::new(url)?),
+            Self::MlflowServer(url) => {
+                Box::new(crate::MlflowServer::with_access(url, &crate::ServerAccess::from_environment()?)?)
+            }
             #[cfg(not(feature = "server"))]
             Self::MlflowServer(url) => {
                 let expected = "a folder: this program was built without the feature `server`";

@@ -47,6 +47,14 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// How a server is to be asked can't be used. What is secret is not repeated.
+    #[error("{what}: {problem}")]
+    Access {
+        /// A variable of the environment, or what else it is.
+        what: &'static str,
+        /// What was expected and found.
+        problem: String,
+    },
     /// A server could not be reached, or did not answer as one of its kind.
     #[error("{url}: {problem}")]
     Unreachable {

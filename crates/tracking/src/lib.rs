@@ -46,7 +46,7 @@ pub use line::{Ending, Line, Run, What, flattened};
 pub use log::{EventLog, LogReader, close_log, read_log};
 pub use mlflow::MlflowFiles;
 #[cfg(feature = "server")]
-pub use mlflow::MlflowServer;
+pub use mlflow::{MlflowServer, ServerAccess};
 pub use number::Number;
 pub use tensorboard::TensorBoard;
 pub use tracker::{Artifact, RunView, Tracker};

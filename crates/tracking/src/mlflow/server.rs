@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::access::ServerAccess;
 use super::http::Client;
 use super::plan::{Point, Told, status};
 use crate::{Artifact, Error, RunView, Tracker};
@@ -40,17 +41,32 @@ struct Known {
 }
 
 impl MlflowServer {
-    /// The server at `url`, such as `http://127.0.0.1:5000`. Nothing is asked yet.
+    /// The server at `url`, such as `http://127.0.0.1:5000`, asked as nobody and straight, whatever the environment says.
+    /// Nothing is asked yet.
     ///
     /// # Errors
-    /// [`Error::Destination`] unless it is an `http` or `https` address.
+    /// As [`MlflowServer::with_access`].
     pub fn new(url: &str) -> Result<Self, Error> {
+        Self::with_access(url, &ServerAccess::default())
+    }
+
+    /// The server at `url`, asked as `access` says. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] unless it is an `http` or `https` address, without a name and a password: it is shown in messages.
+    pub fn with_access(url: &str, access: &ServerAccess) -> Result<Self, Error> {
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
         if rest.is_empty() || rest.starts_with('/') {
             let expected = "an address that begins with http:// or https://";
             return Err(Error::Destination { expected, found: url.to_owned() });
         }
-        let client = Client::new(url.trim_end_matches('/'));
+        let host = rest.split('/').next().unwrap_or_default();
+        if let Some((_, host)) = host.rsplit_once('@') {
+            let expected = "an address without a name and a password, which MLFLOW_TRACKING_USERNAME and \
+                            MLFLOW_TRACKING_PASSWORD may hold";
+            return Err(Error::Destination { expected, found: format!("…@{host}") });
+        }
+        let client = Client::new(url.trim_end_matches('/'), access);
         Ok(Self { client, experiments: HashMap::new(), runs: HashMap::new(), told_of_files: false })
     }
 

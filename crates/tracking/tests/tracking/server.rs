@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// One request. A body that is no JSON is a text, none is null.
@@ -14,6 +18,8 @@ pub(crate) struct Exchange {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) body: Value,
+    /// The header of this name.
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +51,25 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::speaking(None)
+    }
+
+    /// With the certificate in `tls`.
+    pub(crate) fn with_tls() -> Self {
+        let pem = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracking/tls").join(name);
+        let certificate = CertificateDer::from_pem_file(pem("server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(pem("server-key.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        Self::speaking(Some(Arc::new(config)))
+    }
+
+    fn speaking(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
@@ -54,7 +77,15 @@ impl Server {
                 if shared.lock().unwrap().stopped {
                     return;
                 }
-                serve(&stream.unwrap(), &shared).unwrap();
+                let stream = stream.unwrap();
+                match &tls {
+                    None => serve(&stream, &shared).unwrap(),
+                    // Who does not trust the certificate goes away.
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls.clone()).unwrap();
+                        let _ = serve(StreamOwned::new(session, stream), &shared);
+                    }
+                }
             }
         });
         Self { url, state, thread: Some(thread) }
@@ -84,7 +115,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.state.lock().unwrap().stopped = true;
         // Wakes the listener; whether anybody still listens does not matter.
-        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
+        let _ = TcpStream::connect(self.url.rsplit('/').next().unwrap());
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
@@ -92,13 +123,13 @@ impl Drop for Server {
 }
 
 /// Answers one request; a connection that asks for nothing is fine.
-fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn serve(stream: impl Read + Write, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut words = first.split_whitespace().map(str::to_owned);
     let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
-    let mut length = 0;
+    let (mut length, mut authorization) = (0, None);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -106,6 +137,9 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         assert!(!name.eq_ignore_ascii_case("transfer-encoding"), "{line}");
         if name.eq_ignore_ascii_case("content-length") {
             length = value.parse().unwrap();
+        }
+        if name.eq_ignore_ascii_case("authorization") {
+            authorization = Some(value.to_owned());
         }
     }
     let mut body = vec![0; length];
@@ -117,7 +151,7 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let (status, answer) = {
         let mut state = state.lock().unwrap();
         let number = state.exchanges.len();
-        state.exchanges.push(Exchange { method, path: path.clone(), body: body.clone() });
+        state.exchanges.push(Exchange { method, path: path.clone(), body: body.clone(), authorization });
         match state.failing {
             Some((failing, carried_out)) if failing == number => {
                 if carried_out {
@@ -129,6 +163,7 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
     };
     let text = answer.to_string();
+    let stream = reader.get_mut();
     write!(
         stream,
         "HTTP/1.1 {status} Test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}",
