@@ -115,7 +115,11 @@ fn slurm_a_follower_is_closed_and_reopened_over_a_dead_controller_and_a_lost_not
     // One at a time, so that some wait.
     let options = ["--max-parallel", "1"];
     let mut watching = lab.reproduce("kills", &out).args(only).args(options).spawn().unwrap();
-    lab.until("a task is at work", || Lab::attempts(&out, 0) > 0);
+    lab.until("a task is at work", || Lab::cell_process(&out, 0).is_some());
+    // However slow the machine: nothing may end or begin while the controller is dead.
+    let cell = Lab::cell_process(&out, 0).unwrap();
+    lab.hold(cell);
+    let address = Lab::address(&out, 0);
     lab.interrupt(&watching);
     assert!(!watching.wait().unwrap().success());
 
@@ -124,6 +128,7 @@ fn slurm_a_follower_is_closed_and_reopened_over_a_dead_controller_and_a_lost_not
     let told = succeeded(lab.reproduce("kills", &out).args(only).args(options).arg("--detach"));
     assert!(told.contains("tasks were in Slurm's hands already") && !told.contains("submitted"), "{told}");
 
+    lab.until_it_is_written_down(&address);
     lab.kill(lab.daemon("slurmctld"));
     let log = lab.out("watching.log");
     let said = std::fs::File::create(&log).unwrap();
@@ -133,7 +138,9 @@ fn slurm_a_follower_is_closed_and_reopened_over_a_dead_controller_and_a_lost_not
     });
     assert!(watching.try_wait().unwrap().is_none());
     lab.start_controller();
+    lab.release(cell);
     assert!(watching.wait().unwrap().success());
+    assert_eq!(Lab::attempts(&out, 0), 1);
     assert!(Lab::records(&out).iter().all(|record| record["status"] == "ok"));
 }
 

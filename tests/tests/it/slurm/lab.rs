@@ -198,14 +198,38 @@ impl Lab {
 
     /// SIGKILL, to a process of this lab.
     pub(super) fn kill(&self, process: u32) {
-        let signal = ["-KILL".to_owned(), process.to_string()];
-        assert!(Command::new("kill").args(signal).status().unwrap().success(), "{:?}", self.folder);
+        self.signal("-KILL", process);
     }
 
     /// Ctrl-C.
     pub(super) fn interrupt(&self, child: &Child) {
-        let signal = ["-INT".to_owned(), child.id().to_string()];
-        assert!(Command::new("kill").args(signal).status().unwrap().success(), "{:?}", self.folder);
+        self.signal("-INT", child.id());
+    }
+
+    /// Stands a process still until [`Lab::release`], so that a test may take its time.
+    pub(super) fn hold(&self, process: u32) {
+        self.signal("-STOP", process);
+    }
+
+    pub(super) fn release(&self, process: u32) {
+        self.signal("-CONT", process);
+    }
+
+    fn signal(&self, signal: &str, process: u32) {
+        let status = Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
+        assert!(status.success(), "{:?}", self.folder);
+    }
+
+    /// Waits until the controller has written down what it knows by now: killed before, it would take tasks that it
+    /// started just now for strangers, and end them.
+    pub(super) fn until_it_is_written_down(&self, address: &str) {
+        let now = std::time::SystemTime::now();
+        let state = self.place().join("state/job_state");
+        // It writes some seconds after something changed.
+        self.scontrol(&["update", &format!("jobid={address}"), "Comment=seen"]);
+        self.until("the controller has written down its state", || {
+            state.metadata().and_then(|data| data.modified()).is_ok_and(|written| written > now)
+        });
     }
 
     /// Starts the controller again after it was killed.
