@@ -2,9 +2,10 @@
 
     python tests/peers/tracking_check.py --xtask target/release/xtask [--profile smoke] [--only GLOB]
 
-Starts an MLflow server, runs a profile twice (killed once, then to its end) with every tracker, and reads the
-result with MLflow's client, MLflow's file store and TensorBoard's own reader: every run is there once, nested,
-with the figures of `summary.json`, the points of `events.jsonl`, and its files.
+Starts an MLflow server that asks for a name and a password, runs a profile twice (killed once, then to its end) with
+every tracker, and reads the result with MLflow's client, MLflow's file store and TensorBoard's own reader: every run is
+there once, nested, with the figures of `summary.json`, the points of `events.jsonl`, and its files. Then the same for a
+small search: its trials are runs within it, and their cells within those.
 Needs mlflow and tensorboard of the versions in tests/peers/tracking_requirements.txt.
 """
 
@@ -21,6 +22,9 @@ import time
 import urllib.request
 
 
+PASSWORD = "a password: of this test"
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -31,9 +35,13 @@ def start_server(folder, port):
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts",
+        "--app-name", "basic-auth",
     ]
     log = open(folder / "server.log", "w")
-    server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    # It keeps its users in the folder it is started in.
+    secrets = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test", "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD}
+    environment = os.environ | secrets
+    server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=environment)
     for _ in range(240):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
@@ -133,6 +141,56 @@ def check_tensorboard(folder, out, cells):
     return count
 
 
+PROFILE = """
+description = "nearest neighbours, to be tuned"
+[[entry]]
+method = "pixel-knn"
+dataset = "fashion-mnist-sample"
+protocol = "unimodal"
+categories = ["0", "8"]
+train_limit = 40
+held_out = 0.25
+"""
+SPACE = """
+[metric]
+choice = ["l2", "cosine"]
+[image_size]
+choice = [14, 28]
+"""
+
+
+def check_search(client, xtask, folder, url):
+    (folder / "knn.toml").write_text(PROFILE)
+    (folder / "space.toml").write_text(SPACE)
+    command = [xtask, "tune", folder / "knn.toml", "--space", folder / "space.toml", "--out", folder / "search"]
+    command += ["--device", "cpu", "--trials", "4", "--budget", "k=1,2", "--track", f"mlflow={url}"]
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True)
+    study = json.loads((folder / "search" / "tuning.json").read_text())
+    experiment = client.get_experiment_by_name("knn")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    below = {}
+    for run in runs:
+        below.setdefault(run.data.tags.get("mlflow.parentRunId"), []).append(run)
+    [search] = below[None]
+    best = study["trials"][study["best"]]["rungs"][-1]["value"]
+    assert search.info.status == "FINISHED" and search.data.metrics["figures/best/image_auroc"] == best, search
+    trials = {int(run.data.params["trial"]): run for run in below[search.info.run_id]}
+    assert sorted(trials) == [0, 1, 2, 3], trials
+    cells = 0
+    for trial in study["trials"]:
+        run = trials[trial["number"]]
+        points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "image_auroc")]
+        assert sorted(points) == [(rung["budget"], rung["value"]) for rung in trial["rungs"]], (points, trial)
+        assert run.info.status == ("FINISHED" if trial["state"] == "complete" else "KILLED"), run.info
+        own = {cell for rung in trial["rungs"] for cell in rung["cells"]}
+        for cell in below.get(run.info.run_id, []):
+            assert cell.data.tags["vitad.id"] in own and cell.info.status == "FINISHED", cell
+            cells += 1
+    assert len(runs) == 1 + len(trials) + cells, len(runs)
+    return cells
+
+
 def name_of(cell):
     return "/".join([cell["method"], cell["dataset"], cell["protocol"], cell["category"], f"seed{cell['seed']}"])
 
@@ -160,6 +218,7 @@ def main():
     options = options.parse_args()
     # The server is on this machine, whatever proxy there is.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = "admin", PASSWORD
     import mlflow
     from mlflow import MlflowClient
 
@@ -195,6 +254,11 @@ def main():
         profile = pathlib.Path(options.profile).stem
         served = check_mlflow(client, profile, out, cells, from_server)
         print(f"MLflow {mlflow.__version__} server: {len(cells)} cells in one matrix, {served} points, files")
+
+        refused = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MLFLOW_TRACKING_PASSWORD": "x"})
+        assert "status 401" in refused.stderr, refused.stderr
+        nested = check_search(client, options.xtask, folder, url)
+        print(f"a search of 4 trials with {nested} cells, nested; who gives another password is refused")
 
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
         files = MlflowClient(tracking_uri=(folder / "mlruns").as_uri())

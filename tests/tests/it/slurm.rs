@@ -279,7 +279,8 @@ fn slurm_what_cannot_begin_is_refused_or_stuck() {
     let cases = [
         (["--partition", "nowhere"], "refused", "invalid partition"),
         (["--cpus", "999"], "stuck", "PartitionConfig"),
-        (["--time", "10-0"], "stuck", "PartitionTimeLimit"),
+        // `PartitionConfig` for its first seconds, then `PartitionTimeLimit`.
+        (["--time", "10-0"], "stuck", "(Partition"),
         (["--sbatch", "--hold"], "stuck", "JobHeldUser"),
     ];
     for (number, (options, word, why)) in cases.into_iter().enumerate() {
