@@ -1,5 +1,7 @@
 //! At which size, and against which mask, maps are evaluated.
 
+use std::num::NonZeroUsize;
+
 use serde::{Deserialize, Serialize};
 
 /// Where maps and masks meet. Papers differ here, and their numbers with them.
@@ -33,4 +35,9 @@ pub struct EvalSpec {
     pub resolution: Resolution,
     /// What counts as anomalous.
     pub mask: MaskRule,
+    /// The side in pixels of the square by which GeneralAD's and SimpleNet's references enlarge what they found before they
+    /// compute their PRO: the backbone's patches have it in GeneralAD, 5 in SimpleNet. Their figure is reported beside
+    /// AU-PRO then; it is higher, and not to be compared with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_pro_square: Option<NonZeroUsize>,
 }

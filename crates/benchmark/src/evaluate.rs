@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use anomaly_core::{Cancellation, Detector, EvalSpec, MaskRule, MethodError, Resolution, TestMetric};
 use candle_core::Tensor;
-use image_prep::{MapFilter, Rgb8};
-use metrics::{ExactPixels, F1Max, RankedPixels, Ranking, ScoredMap};
+use image_prep::{MapFilter, Mask, Rgb8};
+use metrics::{ExactPixels, F1Max, ProReference, RankedPixels, Ranking, ScoredMap};
 use report::{Evaluation, ScoreRow, ScoreTable};
 
 pub(crate) use defects::Defects;
@@ -136,6 +136,7 @@ pub(crate) fn evaluate(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> R
         figures.pixel_f1_max = Some(pixels.ranking().f1_max()?.value);
         figures.au_pro = Some(curve.area(limit)?);
         figures.au_pro_05 = Some(curve.area(strict_limit)?);
+        figures.reference_pro = reference_pro(scores, test, eval)?;
         figures.pixels_compared = Some(compared_at(eval).to_owned());
     }
     figures.au_spro_05_by_kind = defects::au_spro(scores, test)?;
@@ -201,12 +202,38 @@ fn pixels(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> Result<Option<
     }
     let mut all = ExactPixels::default();
     for (index, map) in scores.maps.iter().enumerate() {
-        let mask = test.mask(index, eval)?;
-        let (from, to) = ((map.height, map.width), (mask.height, mask.width));
-        let map = image_prep::upsample_maps(&map.data, from, to, MapFilter::Bilinear)?;
+        let (map, mask) = brought_together(map, index, test, eval)?;
         all.add(&ScoredMap::new(mask.height, mask.width, &map, Some(&mask.data))?)?;
     }
     Ok(Some(all.rank()?))
+}
+
+/// A map at its mask's size, and the mask.
+fn brought_together(
+    map: &AnomalyMap,
+    index: usize,
+    test: &dyn TestSet,
+    eval: EvalSpec,
+) -> Result<(Vec<f32>, Mask), Error> {
+    let mask = test.mask(index, eval)?;
+    let (from, to) = ((map.height, map.width), (mask.height, mask.width));
+    Ok((image_prep::upsample_maps(&map.data, from, to, MapFilter::Bilinear)?, mask))
+}
+
+/// The references' PRO where `eval` asks for it and it is defined: a rate below its limit may not occur among its thresholds.
+fn reference_pro(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> Result<Option<f64>, Error> {
+    let Some(square) = eval.reference_pro_square else { return Ok(None) };
+    let both = scores.maps.iter().enumerate().map(|(index, map)| brought_together(map, index, test, eval));
+    let both: Vec<(Vec<f32>, Mask)> = both.collect::<Result<_, _>>()?;
+    let maps = both.iter().map(|(map, mask)| ScoredMap::new(mask.height, mask.width, map, Some(&mask.data)));
+    match ProReference::new(square.get()).area(&maps.collect::<Result<Vec<_>, _>>()?) {
+        Ok(area) => Ok(Some(area)),
+        Err(e @ metrics::Error::Undefined { .. }) => {
+            tracing::warn!("no reference PRO: {e}");
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +342,11 @@ pub(crate) mod tests {
         let area = (1..=34).map(f64::from).map(|found| found / 35.0).sum::<f64>() + (73.5 - 34.0);
         assert!((figures.au_pro.unwrap() - area / 73.5).abs() < 1e-12, "{figures:?}");
         assert_eq!(figures.pixels_compared.as_deref(), Some("original size"));
+        assert_eq!(figures.reference_pro, None);
+        // Only what lies above the lowest score counts there: 34 false alarms, before the k-th of which k regions are found.
+        let asked = EvalSpec { reference_pro_square: std::num::NonZeroUsize::new(1), ..eval };
+        let pro = evaluate(&scores, &test, asked).unwrap().reference_pro.unwrap();
+        assert!((pro - (1..=34).map(f64::from).sum::<f64>() / 35.0 / 34.0).abs() < 1e-12, "{pro}");
         let dark = terms(&scores, &test).unwrap()["dark"].image_auroc.unwrap();
         assert!((dark - (1.0 - auroc)).abs() < 1e-12);
         let csv = table(&scores, &test).to_csv().unwrap();

@@ -226,13 +226,14 @@ fn share(field: &Field<'_>) -> Result<f64, Error> {
 }
 
 fn eval(field: &Field<'_>) -> Result<EvalSpec, Error> {
-    field.table("entry.eval.")?.only(&["resolution", "mask"])?;
+    field.table("entry.eval.")?.only(&["resolution", "mask", "reference_pro_square"])?;
     serde_json::from_value(field.json()?).map_err(|e| field.error(e))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::num::NonZeroUsize;
     use std::path::Path;
 
     use anomaly_core::{EvalSpec, MaskRule, Resolution};
@@ -260,7 +261,7 @@ image_size = 84
 train_limit = 50
 test_limit = 20
 held_out = 0.1
-eval = { resolution = "network", mask = "lanczos-nonzero" }
+eval = { resolution = "network", mask = "lanczos-nonzero", reference_pro_square = 14 }
 [entry.config]
 epochs = 2
 rate = 1e-4
@@ -289,7 +290,14 @@ rate = 1e-4
         assert_eq!((&bare.named, full.named.as_deref()), (&None, Some("mvtec-two")));
         assert_eq!(full.categories.as_deref(), Some(["bottle".to_owned()].as_slice()));
         assert_eq!((full.image_size, full.train_limit, full.test_limit), (Some(84), Some(50), Some(20)));
-        assert_eq!(full.eval, EvalSpec { resolution: Resolution::Network, mask: MaskRule::LanczosNonzero });
+        assert_eq!(
+            full.eval,
+            EvalSpec {
+                resolution: Resolution::Network,
+                mask: MaskRule::LanczosNonzero,
+                reference_pro_square: NonZeroUsize::new(14),
+            }
+        );
         assert_eq!(full.config, json!({"epochs": 2, "rate": 1e-4}));
     }
 

@@ -100,7 +100,7 @@ fn the_harness_gets_the_truth_at_the_resolution_it_asks_for() {
     assert_eq!((original.height, original.width), (12, 16));
     assert_eq!(original.area(), 8 * 6);
     assert!(original.data.iter().all(|&v| v <= 1));
-    let network = EvalSpec { resolution: Resolution::Network, mask: MaskRule::NonzeroNearest };
+    let network = EvalSpec { resolution: Resolution::Network, ..EvalSpec::default() };
     let seen = truth.mask(0, &network).unwrap();
     // A quarter of 8 x 8 is 4 x 4, of which the crop leaves 3 x 3.
     assert_eq!((seen.height, seen.width, seen.area()), (6, 6, 9));

@@ -185,6 +185,10 @@ pub struct Evaluation {
     /// The same up to a false-positive rate of 5 %, as a share of 0.05.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
     pub au_pro_05: Option<f64>,
+    /// The references' own PRO, which enlarges what was found, but not false alarms: higher than [`Evaluation::au_pro`], and not
+    /// to be compared with it. Only where the profile asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
+    pub reference_pro: Option<f64>,
     /// Area under the saturated per-region-overlap curve up to a false-positive rate of 5 %, as a share of 0.05, where the
     /// data set says how much of a defect has to be found: the mean over its kinds of defects.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite::option")]
@@ -199,7 +203,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// The names of the figures, in the order of the files' columns.
-    pub const METRICS: [&str; 10] = [
+    pub const METRICS: [&str; 11] = [
         "image_auroc",
         "image_ap",
         "f1_max",
@@ -209,6 +213,7 @@ impl Evaluation {
         "pixel_f1_max",
         "au_pro",
         "au_pro_05",
+        "reference_pro",
         "au_spro_05",
     ];
 
@@ -225,6 +230,7 @@ impl Evaluation {
             "pixel_f1_max" => self.pixel_f1_max,
             "au_pro" => self.au_pro,
             "au_pro_05" => self.au_pro_05,
+            "reference_pro" => self.reference_pro,
             "au_spro_05" => self.au_spro_05,
             _ => None,
         }

@@ -53,7 +53,7 @@ pub(crate) struct Row {
 }
 
 /// The figures shown beside the image AUROC, with their headings.
-pub(crate) const OTHER_METRICS: [(&str, &str); 8] = [
+pub(crate) const OTHER_METRICS: [(&str, &str); 9] = [
     ("image_ap", "AP"),
     ("f1_max", "F1-max"),
     ("pixel_auroc", "pixel AUROC"),
@@ -61,6 +61,7 @@ pub(crate) const OTHER_METRICS: [(&str, &str); 8] = [
     ("pixel_f1_max", "pixel F1-max"),
     ("au_pro", "AU-PRO"),
     ("au_pro_05", "AU-PRO 5 %"),
+    ("reference_pro", "reference PRO"),
     ("au_spro_05", "AU-sPRO 5 %"),
 ];
 

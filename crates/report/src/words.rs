@@ -50,6 +50,7 @@ pub(crate) fn metric(name: &str) -> &str {
         "pixel_f1_max" => "pixel F1-max",
         "au_pro" => "AU-PRO",
         "au_pro_05" => "AU-PRO 5 %",
+        "reference_pro" => "reference PRO",
         "au_spro_05" => "AU-sPRO 5 %",
         "held_out_loss" => "held-out loss",
         other => other,

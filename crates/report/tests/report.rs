@@ -25,6 +25,7 @@ fn cell(text: &str, figure: f64) -> Cell {
         pixel_f1_max: None,
         au_pro: None,
         au_pro_05: Some(figure),
+        reference_pro: Some(figure),
         au_spro_05: Some(figure),
         au_spro_05_by_kind: [(text.clone(), figure)].into(),
         pixels_compared: Some(text.clone()),
