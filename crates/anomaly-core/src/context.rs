@@ -87,6 +87,43 @@ impl<'a> FitContext<'a> {
         self.observer.event(event);
     }
 
+    /// Says before anything is computed how much the features of `images` training images take, of `numbers` f32 numbers each,
+    /// and warns if there is no room for them. Whether an image's features are kept already is asked only then: it takes a
+    /// look at every image.
+    ///
+    /// # Errors
+    /// [`MethodError::Cancelled`]; what the store or `is_kept` gave.
+    pub fn state_features(
+        &self,
+        images: usize,
+        numbers: usize,
+        is_kept: &mut dyn FnMut(usize) -> Result<bool, MethodError>,
+    ) -> Result<(), MethodError> {
+        let an_image = self.features.bytes_of(numbers as u64);
+        let (all, room) = (an_image * images as u64, self.features.room()?);
+        self.tell(&Event::Note(format!(
+            "features of {images} images, computed once: {} of {} free",
+            megabytes(all),
+            megabytes(room)
+        )));
+        if all <= room {
+            return Ok(());
+        }
+        let mut missing = 0;
+        for index in 0..images {
+            self.cancellation.check()?;
+            missing += u64::from(!is_kept(index)?);
+        }
+        if missing * an_image > room {
+            let (needed, room) = (megabytes(missing * an_image), megabytes(room));
+            self.tell(&Event::Warning(format!(
+                "features of {missing} images need {needed}, but the feature store has room for {room}: what does not fit is \
+                 computed anew every time"
+            )));
+        }
+        Ok(())
+    }
+
     /// Offers what stands after `epoch` (1-based), with the epoch's mean training loss where there is one.
     ///
     /// # Errors
@@ -99,5 +136,57 @@ impl<'a> FitContext<'a> {
     ) -> Result<Flow, MethodError> {
         self.cancellation.check()?;
         self.harness.offer(epoch, train_loss, offer)
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Event>>);
+
+    impl Observer for Heard {
+        fn event(&self, event: &Event) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    /// What is said about ten images of 1000 numbers, 40 kB in all, with room for so many bytes, if the first `kept` are there.
+    fn said(room: usize, kept: usize) -> (Vec<Event>, usize) {
+        let heard = Arc::new(Heard::default());
+        let mut context = FitContext::new(Device::Cpu, 0);
+        context.features = Arc::new(MemoryFeatureStore::new(room));
+        context.observer = heard.clone();
+        let mut asked = 0;
+        let mut is_kept = |index: usize| {
+            asked += 1;
+            Ok(index < kept)
+        };
+        context.state_features(10, 1000, &mut is_kept).unwrap();
+        let events = heard.0.lock().unwrap().clone();
+        (events, asked)
+    }
+
+    #[test]
+    fn the_size_of_features_is_stated_and_too_little_room_is_warned_of() {
+        let (events, asked) = said(40_000, 0);
+        assert!(matches!(&events[..], [Event::Note(text)] if text.contains("10 images")), "{events:?}");
+        assert_eq!(asked, 0);
+        let (events, asked) = said(39_999, 2);
+        assert!(matches!(&events[..], [Event::Note(_)]), "{events:?}");
+        assert_eq!(asked, 10);
+        let (events, _) = said(31_999, 2);
+        assert!(
+            matches!(&events[..], [_, Event::Warning(text)] if text.contains("8 images need")),
+            "{events:?}"
+        );
     }
 }

@@ -77,6 +77,7 @@ pub use error::{DataError, Error, MethodError};
 pub use eval_spec::{EvalSpec, MaskRule, Resolution};
 pub use feature_store::{
     DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
+    features_once,
 };
 pub use hex::hex;
 pub use images::Images;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anomaly_core::{
-    Checkpoint, ContentKey, Detector, EpochShape, EpochTraining, Epochs, Event, FeatureStore, FitContext,
-    Flow, Images, MethodError, Offer, Progress, Stream, StreamPosition, TrainingData,
+    Checkpoint, ContentKey, Detector, EpochShape, EpochTraining, Epochs, FeatureStore, FitContext, Flow,
+    Images, MethodError, Offer, Progress, Stream, StreamPosition, TrainingData,
 };
 use optim::Optimizer;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,8 @@ pub(crate) fn fit(
     }
     let mut features =
         Features { extractor, data, store: Arc::clone(&context.features), keys: HashMap::new() };
-    features.state_size(config, context)?;
+    let numbers = extractor.numbers_an_image(config);
+    context.state_features(data.len(), numbers, &mut |index| features.is_kept(index))?;
     let mut training = Training::start(config, extractor, features, context)?;
     training.train(context)?;
     Ok(training.detector()?)
@@ -82,40 +83,11 @@ impl Features<'_> {
         })
     }
 
-    /// Says before anything is computed how much is to be kept, and warns if there is no room for it.
-    fn state_size(&mut self, config: &Config, context: &FitContext<'_>) -> Result<(), MethodError> {
-        let an_image = self.store.bytes_of(self.extractor.numbers_an_image(config) as u64);
-        let images = self.data.len();
-        let room = self.store.room()?;
-        let all = an_image * images as u64;
-        context.tell(&Event::Note(format!(
-            "features of {images} images, computed once: {} of {} free",
-            megabytes(all),
-            megabytes(room)
-        )));
-        if all <= room {
-            return Ok(());
-        }
-        // What is kept already needs no room. Only now: it takes a look at every image.
-        let mut missing = 0;
-        for index in 0..images {
-            context.cancellation.check()?;
-            let key = self.key(index)?;
-            missing += u64::from(!self.extractor.is_kept(&*self.store, key)?);
-        }
-        if missing * an_image > room {
-            let (needed, room) = (megabytes(missing * an_image), megabytes(room));
-            context.tell(&Event::Warning(format!(
-                "features of {missing} images need {needed}, but the feature store has room for {room}: what does not fit \
-                 is computed anew every time"
-            )));
-        }
-        Ok(())
+    /// Whether the features of the image at `index` are kept already.
+    fn is_kept(&mut self, index: usize) -> Result<bool, MethodError> {
+        let key = self.key(index)?;
+        self.extractor.is_kept(&*self.store, key)
     }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// A run, with its place in the epochs.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detector::KdadDetector;
 use crate::error::finite;
-use crate::network::Network;
+use crate::network::{Network, Sizes};
 use crate::student::Student;
 use crate::teacher::{Teacher, chosen};
 use crate::{Config, Error, loss};
@@ -27,6 +27,10 @@ pub(crate) fn fit(
     if data.is_empty() {
         return Err(Error::NoImages.into());
     }
+    let Sizes { patches, dim, .. } = teacher.student(config);
+    context.state_features(data.len(), patches * dim, &mut |index| {
+        teacher.is_kept(&*context.features, context.precision, data.key(index)?)
+    })?;
     let mut training = Training::start(config, teacher, data, context)?;
     training.train(context)?;
     Ok(Box::new(training.detector()?))

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anomaly_core::{ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision};
+use anomaly_core::{
+    ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision, features_once,
+};
 use candle_core::Tensor;
 use image_prep::{Filter, IMAGENET_MEAN, IMAGENET_STD, Preprocess};
 use vit_backbone::{Outputs, Vit};
@@ -77,8 +79,23 @@ impl Teacher {
         images: &[ContentKey],
         load: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
     ) -> Result<Tensor, MethodError> {
-        let (output, preprocess) =
-            (self.output()?, serde_json::to_string(&self.preprocess).map_err(Error::from)?);
+        let keys = self.keys(precision, images)?;
+        features_once(store, &keys, self.vit.device(), &mut |places| Ok(self.tokens(&load(places)?)?))
+    }
+
+    /// Whether the tokens of `image` are in `store`.
+    pub(crate) fn is_kept(
+        &self,
+        store: &dyn FeatureStore,
+        precision: Precision,
+        image: ContentKey,
+    ) -> Result<bool, MethodError> {
+        let keys = self.keys(precision, &[image])?;
+        Ok(keys.iter().map(|key| store.get(key)).collect::<Result<Option<Vec<_>>, _>>()?.is_some())
+    }
+
+    fn keys(&self, precision: Precision, images: &[ContentKey]) -> Result<Vec<FeatureKey>, Error> {
+        let (output, preprocess) = (self.output()?, serde_json::to_string(&self.preprocess)?);
         let key = |image: &ContentKey| FeatureKey {
             weights: self.vit.identity().sha256.clone(),
             output: output.clone(),
@@ -86,19 +103,7 @@ impl Teacher {
             precision,
             image: *image,
         };
-        let keys: Vec<FeatureKey> = images.iter().map(key).collect();
-        let mut rows = keys.iter().map(|key| store.get(key)).collect::<Result<Vec<_>, _>>()?;
-        let missing: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_none()).collect();
-        if !missing.is_empty() {
-            let tokens = self.tokens(&load(&missing)?)?;
-            for (from, at) in missing.into_iter().enumerate() {
-                let token = tokens.get(from).map_err(Error::from)?;
-                rows[at] = Some(store.keep(&keys[at], &token)?);
-            }
-        }
-        let rows: Vec<Tensor> = rows.into_iter().flatten().collect();
-        let stacked = Tensor::stack(&rows, 0).and_then(|rows| rows.to_device(self.vit.device()));
-        Ok(stacked.map_err(Error::from)?)
+        Ok(images.iter().map(key).collect())
     }
 
     /// What is taken from the backbone and how it is computed, for the feature store.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anomaly_core::{
-    Cancellation, Criterion, Detector, DetectorReader, Event, FitContext, Images, Method, MethodError,
-    Observer, TestMetric, TrainingData, ValidationImages, parse_config,
+    Cancellation, Criterion, Detector, DetectorReader, Event, FitContext, Images, MemoryFeatureStore, Method,
+    MethodError, Observer, TestMetric, TrainingData, ValidationImages, parse_config,
 };
 use candle_core::{DType, Device, Tensor};
 use kdad::{Config, Kdad, KdadDetector, StudentKind};
@@ -87,9 +87,9 @@ fn prepared(overrides: Value) -> (Kdad, InMemoryData) {
     (method, data)
 }
 
-/// The learning rates and losses are not told; the steps and the losses of epochs are.
+/// Losses of epochs and how many steps there were, and warnings.
 #[derive(Default)]
-struct Told(std::sync::Mutex<(Vec<f64>, usize)>);
+struct Told(std::sync::Mutex<(Vec<f64>, usize)>, std::sync::Mutex<Vec<String>>);
 
 impl Observer for Told {
     fn event(&self, event: &Event) {
@@ -97,19 +97,33 @@ impl Observer for Told {
         match event {
             Event::Metric { value, .. } => told.0.push(*value),
             Event::Step { .. } => told.1 += 1,
+            Event::Warning(text) => self.1.lock().unwrap().push(text.clone()),
             _ => {}
         }
     }
 }
 
 fn losses_and_steps(overrides: Value) -> (Vec<f64>, usize) {
+    let (told, warnings) = told_with(overrides, MemoryFeatureStore::default());
+    assert!(warnings.is_empty(), "{warnings:?}");
+    told
+}
+
+fn told_with(overrides: Value, store: MemoryFeatureStore) -> ((Vec<f64>, usize), Vec<String>) {
     let (method, mut data) = prepared(overrides);
     let told = Arc::new(Told::default());
     let mut context = FitContext::new(Device::Cpu, 5);
+    context.features = Arc::new(store);
     context.observer = told.clone();
     method.fit(&mut data, &mut context).unwrap();
-    let told = told.0.lock().unwrap();
-    told.clone()
+    (told.0.lock().unwrap().clone(), told.1.lock().unwrap().clone())
+}
+
+#[test]
+fn without_room_for_the_teachers_tokens_the_losses_are_the_same() {
+    let (told, warnings) = told_with(json!({"epochs": 2}), MemoryFeatureStore::new(0));
+    assert!(warnings[0].contains("40 images need"), "{warnings:?}");
+    assert_eq!(told, losses_and_steps(json!({"epochs": 2})));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anomaly_core::{ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision};
+use anomaly_core::{
+    ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision, features_once,
+};
 use candle_core::{D, Tensor};
 use cnn_backbone::{RunningStatistics, neighbourhoods};
 use image_prep::{Filter, IMAGENET_MEAN, IMAGENET_STD, Preprocess};
@@ -139,8 +141,23 @@ impl Extractor {
         images: &[ContentKey],
         load: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
     ) -> Result<Tensor, MethodError> {
-        let (output, preprocess) =
-            (self.output()?, serde_json::to_string(&self.preprocess).map_err(Error::from)?);
+        let keys = self.keys(precision, images)?;
+        features_once(store, &keys, self.backbone.device(), &mut |places| Ok(self.features(&load(places)?)?))
+    }
+
+    /// Whether the vectors of `image` are in `store`.
+    pub(crate) fn is_kept(
+        &self,
+        store: &dyn FeatureStore,
+        precision: Precision,
+        image: ContentKey,
+    ) -> Result<bool, MethodError> {
+        let keys = self.keys(precision, &[image])?;
+        Ok(keys.iter().map(|key| store.get(key)).collect::<Result<Option<Vec<_>>, _>>()?.is_some())
+    }
+
+    fn keys(&self, precision: Precision, images: &[ContentKey]) -> Result<Vec<FeatureKey>, Error> {
+        let (output, preprocess) = (self.output()?, serde_json::to_string(&self.preprocess)?);
         let key = |image: &ContentKey| FeatureKey {
             weights: self.backbone.identity().1.to_owned(),
             output: output.clone(),
@@ -148,19 +165,7 @@ impl Extractor {
             precision,
             image: *image,
         };
-        let keys: Vec<FeatureKey> = images.iter().map(key).collect();
-        let mut rows = keys.iter().map(|key| store.get(key)).collect::<Result<Vec<_>, _>>()?;
-        let missing: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_none()).collect();
-        if !missing.is_empty() {
-            let features = self.features(&load(&missing)?)?;
-            for (from, at) in missing.into_iter().enumerate() {
-                let feature = features.get(from).map_err(Error::from)?;
-                rows[at] = Some(store.keep(&keys[at], &feature)?);
-            }
-        }
-        let rows: Vec<Tensor> = rows.into_iter().flatten().collect();
-        let stacked = Tensor::stack(&rows, 0).and_then(|rows| rows.to_device(self.backbone.device()));
-        Ok(stacked.map_err(Error::from)?)
+        Ok(images.iter().map(key).collect())
     }
 
     /// What is taken from the backbone and how it is computed, for the feature store.

@@ -34,6 +34,13 @@ pub(crate) fn fit(
     if data.is_empty() {
         return Err(Error::NoImages.into());
     }
+    // Where batch norms are in training mode, features change from step to step.
+    if !config.batch_statistics {
+        let (rows, columns) = extractor.grid();
+        context.state_features(data.len(), rows * columns * extractor.width(), &mut |index| {
+            extractor.is_kept(&*context.features, context.precision, data.key(index)?)
+        })?;
+    }
     let mut training = Training::start(config, extractor, data, context)?;
     training.train(context)?;
     Ok(Box::new(training.detector()?))

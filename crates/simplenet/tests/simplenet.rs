@@ -185,6 +185,35 @@ fn features_are_computed_once_unless_the_batch_matters() {
 }
 
 #[test]
+fn without_room_for_features_there_is_a_warning_and_the_same_detector() {
+    #[derive(Default)]
+    struct Warned(std::sync::Mutex<Vec<String>>);
+    impl Observer for Warned {
+        fn event(&self, event: &Event) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(text.clone());
+            }
+        }
+    }
+    let fitted = |room| {
+        let (method, mut data) = prepared(json!({"epochs": 2}), vit());
+        let warned = Arc::new(Warned::default());
+        let mut context = FitContext::new(Device::Cpu, 5);
+        context.features = Arc::new(anomaly_core::MemoryFeatureStore::new(room));
+        context.observer = warned.clone();
+        let detector = method.fit(&mut data, &mut context).unwrap();
+        let images = data.get(&[0, 1, 2]).unwrap();
+        let scores: Vec<u64> =
+            detector.score(&images).unwrap().scores.into_iter().map(f64::to_bits).collect();
+        let warnings = warned.0.lock().unwrap().clone();
+        (scores, warnings)
+    };
+    let ((kept, none), (computed, warnings)) = (fitted(1 << 24), fitted(0));
+    assert_eq!(kept, computed);
+    assert!(none.is_empty() && warnings[0].contains("40 images need"), "{none:?} {warnings:?}");
+}
+
+#[test]
 fn drifted_statistics_are_part_of_the_detector() {
     let (method, mut data) = prepared(json!({"batch_statistics": true}), resnet());
     let detector = method.fit(&mut data, &mut FitContext::new(Device::Cpu, 5)).unwrap();

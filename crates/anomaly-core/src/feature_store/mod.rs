@@ -5,7 +5,7 @@ mod mapped;
 mod memory;
 mod tiered;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ pub use memory::MemoryFeatureStore;
 pub use tiered::TieredFeatureStore;
 
 use crate::hex::hex;
-use crate::{ContentKey, Error, Precision};
+use crate::{ContentKey, Error, MethodError, Precision};
 
 /// All that a frozen feature depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -108,6 +108,31 @@ impl std::str::FromStr for FeaturePrecision {
             other => Err(format!("expected `f32` or `f16`, found `{other}`")),
         }
     }
+}
+
+/// The features under `keys`, stacked on `device`, from `store` as far as it has them. `compute` is given the places in `keys` of
+/// those that are missing, and gives theirs, stacked; they are kept from then on, if there is room.
+///
+/// # Errors
+/// What the store or `compute` gave.
+pub fn features_once(
+    store: &dyn FeatureStore,
+    keys: &[FeatureKey],
+    device: &Device,
+    compute: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
+) -> Result<Tensor, MethodError> {
+    let mut rows = keys.iter().map(|key| store.get(key)).collect::<Result<Vec<_>, _>>()?;
+    let missing: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_none()).collect();
+    if !missing.is_empty() {
+        let features = compute(&missing)?;
+        for (from, at) in missing.into_iter().enumerate() {
+            let feature = features.get(from).map_err(Error::from)?;
+            rows[at] = Some(store.keep(&keys[at], &feature)?);
+        }
+    }
+    let rows = rows.into_iter().flatten().map(|row| row.to_device(device));
+    let rows: Vec<Tensor> = rows.collect::<Result<_, _>>().map_err(Error::from)?;
+    Ok(Tensor::stack(&rows, 0).map_err(Error::from)?)
 }
 
 /// Keeps features. What it gives back has the bits of what was put, rounded as [`FeatureStore::precision`] says.

@@ -222,7 +222,8 @@ fn keep_settings(settings: &StudySettings, layout: &Layout) -> Result<(), Error>
     match std::fs::read_to_string(&path) {
         Ok(before) if before == text => Ok(()),
         Ok(before) => Err(Error::unfit(path.display().to_string(), before, text)),
-        Err(_) => Ok(write_atomic(&path, text.as_bytes())?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(write_atomic(&path, text.as_bytes())?),
+        Err(e) => Err(Error::io(&path, "can't read", e)),
     }
 }
 

@@ -215,7 +215,8 @@ pub fn final_evaluation(profile: &Profile, study: &Study, layout: &Layout) -> Re
             ));
         }
         Ok(_) => {}
-        Err(_) => write_atomic(&path, chosen.as_bytes())?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => write_atomic(&path, chosen.as_bytes())?,
+        Err(e) => return Err(Error::io(&path, "can't read", e)),
     }
     let space = Space { dimensions: study.settings.dimensions.clone() };
     let budget = study.settings.budget.as_ref().and_then(|budget| Some((budget, *budget.rungs.last()?)));
