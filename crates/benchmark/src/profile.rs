@@ -239,7 +239,7 @@ mod tests {
     use anomaly_core::{EvalSpec, MaskRule, Resolution};
     use serde_json::json;
 
-    use super::Profile;
+    use super::{ENTRY_FIELDS, PROFILE_FIELDS, Profile};
 
     const GOOD: &str = r#"
 description = "two entries"
@@ -299,6 +299,23 @@ rate = 1e-4
             }
         );
         assert_eq!(full.config, json!({"epochs": 2, "rate": 1e-4}));
+    }
+
+    #[test]
+    fn the_documented_profile_has_every_field_and_is_one() {
+        let page = include_str!("../../../docs/reproduce.md");
+        let (_, rest) = page.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let profile = read(&text.replace("include = ", "# ")).unwrap();
+        assert_eq!((profile.seeds.len(), profile.entries.len()), (3, 1));
+        for field in PROFILE_FIELDS.iter().chain(&ENTRY_FIELDS) {
+            let there = text.lines().any(|line| {
+                line.starts_with(&format!("{field} = ")) || line.contains(&format!("[entry.{field}]"))
+            });
+            assert!(there || *field == "entry", "{field}");
+        }
+        let eval = profile.entries[0].eval;
+        assert!(eval.reference_pro_square.is_some() && eval.resolution == Resolution::Network);
     }
 
     #[test]
