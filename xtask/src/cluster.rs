@@ -12,7 +12,7 @@ use benchmark::cluster::{
 };
 use benchmark::{Cancellation, DeviceChoice, Error, Layout, Outcome, Plan, RunCells, Tracking};
 use slurm_array::{Limits, Resources, Slurm, Verdict};
-use tracking::{Destination, Tracker};
+use tracking::Tracker;
 
 use crate::reproduce::tell;
 use crate::say;
@@ -60,7 +60,7 @@ pub(crate) struct Cluster {
     /// How many cells make up a task. If left out, one, and cells that earlier runs show to be short share a task.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cells_per_task: Option<u32>,
-    /// Submit and leave. The same call with `--follow` in place of it watches.
+    /// Submit and leave. The same call without it watches.
     #[arg(long, conflicts_with = "follow")]
     detach: bool,
     /// Submit nothing: watch what was submitted from the output folder, from any machine that sees it.
@@ -110,7 +110,7 @@ impl Cluster {
         cancellation: &Cancellation,
     ) -> Result<ExitCode> {
         if self.detach && !trackers.is_empty() {
-            bail!("--track: with --detach nobody is there to track; give it to the call with --follow");
+            bail!("--track: with --detach nobody is there to track; give it to the call that watches");
         }
         let submitted = submit(plan, layout, &self.submission(true)?)?;
         if submitted.tasks + submitted.held == 0 && submitted.refused.is_none() {
@@ -125,7 +125,7 @@ impl Cluster {
             say(&line)?;
         }
         if self.detach {
-            say("to watch: the same call with --follow")?;
+            say("to watch: the same call without --detach")?;
             return Ok(if submitted.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         self.watch_tracked(plan, layout, trackers, cancellation)
@@ -257,11 +257,6 @@ impl RunCells for SearchOnSlurm {
 fn mention(line: impl AsRef<str>) {
     // If standard error is gone there is nobody left to tell.
     writeln!(std::io::stderr(), "{}", line.as_ref()).ok();
-}
-
-/// What tracks runs at these places; those without a folder of their own are in the output folder.
-pub(crate) fn open(places: &[Destination], layout: &Layout) -> Result<Vec<Box<dyn Tracker>>> {
-    Ok(places.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?)
 }
 
 /// Tells this process from others that write into the shared folder.

@@ -10,8 +10,9 @@ use benchmark::{
     Cancellation, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Outcome, Plan, PlanOptions,
     PrecisionSetting, Profile, PublishedFigures, RunOptions, Tracking,
 };
+use tracking::{Destination, Tracker};
 
-use crate::cluster::{Cluster, Executor, open};
+use crate::cluster::{Cluster, Executor};
 use crate::{estimate, say};
 
 /// Run a benchmark matrix and write its tables and report.
@@ -73,7 +74,7 @@ pub(crate) struct Reproduce {
     /// Also track the run there: `tensorboard` (event files in the output folder), `tensorboard=DIR`, `mlflow=URL` (a
     /// server) or `mlflow=DIR` (its file layout). May be given several times.
     #[arg(long, value_name = "WHERE")]
-    track: Vec<tracking::Destination>,
+    track: Vec<Destination>,
     #[command(flatten)]
     cluster: Cluster,
 }
@@ -88,13 +89,7 @@ impl Reproduce {
             return self.cluster.watch(&layout, open(&self.track, &layout)?, &cancelled_by_signals()?);
         }
         let device = match self.cluster.executor {
-            Executor::Local => {
-                let (device, fell_back) = self.device.resolve()?;
-                if let Some(why) = fell_back {
-                    tracing::warn!("{why}");
-                }
-                device
-            }
+            Executor::Local => resolved(self.device)?,
             Executor::Slurm => self.cluster.device(self.device)?,
         };
         let folder = self.feature_dir.unwrap_or_else(|| layout.root().join("features"));
@@ -131,17 +126,55 @@ impl Reproduce {
         if self.cluster.executor == Executor::Slurm {
             return self.cluster.run(&plan, &layout, open(&self.track, &layout)?, &cancellation);
         }
-        let child = child()?;
-        let asked = self.workers.map(usize::from);
-        let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
-        let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
-        let run = RunOptions { workers, gpus, memory: self.memory, child, cancellation };
-        let tracking = Tracking::start(&plan, &layout, open(&self.track, &layout)?)?;
-        let outcome = benchmark::run_plan(&plan, &layout, &run)?;
-        benchmark::write_summary(&layout, &plan.header(), &outcome.cells)?;
-        tracking.finish(&outcome)?;
-        tell(&outcome, &layout)
+        let any_gpu = self.device == DeviceChoice::Auto;
+        let run = RunOptions {
+            memory: self.memory,
+            ..on_this_machine(device, any_gpu, self.workers, cancellation)?
+        };
+        run_here(&plan, &layout, &run, open(&self.track, &layout)?)
     }
+}
+
+/// The device that is meant, with a word about it if it is not the one asked for.
+pub(crate) fn resolved(asked: DeviceChoice) -> Result<DeviceChoice> {
+    let (device, fell_back) = asked.resolve()?;
+    if let Some(why) = fell_back {
+        tracing::warn!("{why}");
+    }
+    Ok(device)
+}
+
+/// How cells run on this machine: on `device` alone or, if any GPU is meant, on all there are; `workers` at a time if that is
+/// said.
+pub(crate) fn on_this_machine(
+    device: DeviceChoice,
+    any_gpu: bool,
+    workers: Option<u16>,
+    cancellation: Cancellation,
+) -> Result<RunOptions> {
+    let asked = workers.map(usize::from);
+    let gpus = gpus(device, any_gpu, asked, benchmark::gpu_count())?;
+    let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
+    Ok(RunOptions { workers, gpus, memory: None, child: child()?, cancellation })
+}
+
+/// Runs a matrix on this machine, tracked, and reports on it.
+pub(crate) fn run_here(
+    plan: &Plan,
+    layout: &Layout,
+    run: &RunOptions,
+    trackers: Vec<Box<dyn Tracker>>,
+) -> Result<ExitCode> {
+    let tracking = Tracking::start(plan, layout, trackers)?;
+    let outcome = benchmark::run_plan(plan, layout, run)?;
+    benchmark::write_summary(layout, &plan.header(), &outcome.cells)?;
+    tracking.finish(&outcome)?;
+    tell(&outcome, layout)
+}
+
+/// What tracks runs at these places; those without a folder of their own are in the output folder.
+pub(crate) fn open(places: &[Destination], layout: &Layout) -> Result<Vec<Box<dyn Tracker>>> {
+    Ok(places.iter().map(|place| place.open(layout.root())).collect::<Result<_, _>>()?)
 }
 
 /// The program and arguments of a cell's process.
@@ -186,12 +219,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Small cells keep one core busy better than several; large ones would not fit into memory many times over.
-pub(crate) fn usual_workers() -> usize {
+fn usual_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(4)
 }
 
 /// The GPUs that cells compute on, one cell at a time each; none if they compute on the CPU.
-pub(crate) fn gpus(
+fn gpus(
     device: DeviceChoice,
     any: bool,
     workers: Option<usize>,

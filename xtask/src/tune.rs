@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use benchmark::{
     Budget, DeviceChoice, FeatureFolder, FeatureOptions, Layout, Plan, PlanOptions, PrecisionSetting,
-    Profile, Pruner, PublishedFigures, RunOptions, Sampler, Search, Space, StudySettings, Tracking,
+    Profile, Pruner, PublishedFigures, Sampler, Search, Space, StudySettings,
 };
 use tracking::Destination;
 
-use crate::cluster::{Cluster, Executor, open};
+use crate::cluster::{Cluster, Executor};
 use crate::reproduce::{
-    absolute, cancelled_by_signals, child, commit, gpus, root, size, tell, usual_workers,
+    absolute, cancelled_by_signals, commit, on_this_machine, open, resolved, root, run_here, size,
 };
 use crate::say;
 
@@ -94,15 +94,7 @@ impl Tune {
             );
         }
         let on_slurm = self.cluster.executor == Executor::Slurm;
-        let device = if on_slurm {
-            self.cluster.device(self.device)?
-        } else {
-            let (device, fell_back) = self.device.resolve()?;
-            if let Some(why) = fell_back {
-                tracing::warn!("{why}");
-            }
-            device
-        };
+        let device = if on_slurm { self.cluster.device(self.device)? } else { resolved(self.device)? };
         let folder = (self.feature_disk > 0)
             .then(|| {
                 absolute(&out.join("features")).map(|path| FeatureFolder { path, budget: self.feature_disk })
@@ -133,17 +125,16 @@ impl Tune {
         let trials = usize::from(self.trials);
         let wanted =
             Search { profile: &profile, settings: &settings, trials, layout: &layout, plan: &options };
-        let mut run = None;
-        let study = if on_slurm {
-            let mut run = self.cluster.for_search(&cancellation)?;
-            benchmark::tune(&wanted, &mut run, open(&self.track, &layout)?)?
-        } else {
-            let asked = self.workers.map(usize::from);
-            let gpus = gpus(device, self.device == DeviceChoice::Auto, asked, benchmark::gpu_count())?;
-            let workers = if gpus.is_empty() { asked.unwrap_or_else(usual_workers) } else { gpus.len() };
-            let cancellation = cancellation.clone();
-            let run = run.insert(RunOptions { workers, gpus, memory: None, child: child()?, cancellation });
-            benchmark::tune(&wanted, run, open(&self.track, &layout)?)?
+        let trackers = open(&self.track, &layout)?;
+        let here = (!on_slurm)
+            .then(|| {
+                let any_gpu = self.device == DeviceChoice::Auto;
+                on_this_machine(device, any_gpu, self.workers, cancellation.clone())
+            })
+            .transpose()?;
+        let study = match here.clone() {
+            Some(mut run) => benchmark::tune(&wanted, &mut run, trackers)?,
+            None => benchmark::tune(&wanted, &mut self.cluster.for_search(&cancellation)?, trackers)?,
         };
         say(&study.report().markdown())?;
         if study.stopped {
@@ -159,11 +150,9 @@ impl Tune {
         let plan = Plan::new(&chosen, &published, &options)?;
         // Beside the search, where event files go in the output folder.
         let trackers = open(&self.track, &layout)?;
-        let Some(run) = run else { return self.cluster.run(&plan, &last, trackers, &cancellation) };
-        let tracking = Tracking::start(&plan, &last, trackers)?;
-        let outcome = benchmark::run_plan(&plan, &last, &run)?;
-        benchmark::write_summary(&last, &plan.header(), &outcome.cells)?;
-        tracking.finish(&outcome)?;
-        tell(&outcome, &last)
+        match here {
+            Some(run) => run_here(&plan, &last, &run, trackers),
+            None => self.cluster.run(&plan, &last, trackers, &cancellation),
+        }
     }
 }

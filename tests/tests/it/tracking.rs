@@ -14,7 +14,7 @@ fn tracked(out: &Path, only: &str, places: &[&str]) -> Command {
     let mut command = xtask();
     let profile = root().join("tests/profiles/kills.toml");
     command.arg("reproduce").arg("--profile").arg(profile).arg("--out").arg(out).args(["--device", "cpu"]);
-    command.args(["--only", only]);
+    command.args(["--only", only, "--save-detectors"]);
     // Servers of tests are on this machine, whatever proxy there is.
     command.env("NO_PROXY", "127.0.0.1");
     for place in places {
@@ -62,7 +62,9 @@ fn collect(run: &Path, folder: &Path, files: &mut Files) {
             let text = std::fs::read_to_string(&path).unwrap();
             let points = text.lines().map(|line| line.split_once(' ').unwrap().1);
             files.insert(name, points.collect::<Vec<_>>().join("\n"));
-        } else if !name.starts_with("artifacts/") || name.contains("report.html") || name.contains("most-0") {
+        } else if !name.starts_with("artifacts/")
+            || ["report.html", "most-0", "detector.json"].iter().any(|kept| name.contains(kept))
+        {
             files.insert(name, String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned());
         }
     }
@@ -145,6 +147,7 @@ fn a_killed_and_resumed_run_is_tracked_once_and_whole() {
     for files in cells {
         assert!(parent["meta.yaml"].contains(&files["tags/mlflow.parentRunId"]));
         assert!(files["meta.yaml"].contains("status: 3"), "{}", files["meta.yaml"]);
+        assert!(files.keys().any(|name| name.starts_with("artifacts/detectors/last/")), "{:?}", files.keys());
         assert!(
             files.contains_key("metrics/figures/last/image_auroc")
                 && files.contains_key("params/config.epochs")
