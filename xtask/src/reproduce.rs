@@ -224,12 +224,7 @@ fn usual_workers() -> usize {
 }
 
 /// The GPUs that cells compute on, one cell at a time each; none if they compute on the CPU.
-fn gpus(
-    device: DeviceChoice,
-    any: bool,
-    workers: Option<usize>,
-    there: usize,
-) -> Result<Vec<usize>> {
+fn gpus(device: DeviceChoice, any: bool, workers: Option<usize>, there: usize) -> Result<Vec<usize>> {
     let DeviceChoice::Cuda(first) = device else { return Ok(Vec::new()) };
     // Where the driver does not tell how many there are, the one that was opened is there.
     let there = there.max(first + 1);
