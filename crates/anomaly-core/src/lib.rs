@@ -76,8 +76,8 @@ pub use epochs::{EpochShape, EpochTraining, Epochs, Progress};
 pub use error::{DataError, Error, MethodError};
 pub use eval_spec::{EvalSpec, MaskRule, Resolution};
 pub use feature_store::{
-    DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureStore, MemoryFeatureStore, TieredFeatureStore,
-    features_once,
+    DiskFeatureStore, FeatureKey, FeaturePrecision, FeatureSource, FeatureStore, MemoryFeatureStore,
+    TieredFeatureStore,
 };
 pub use hex::hex;
 pub use images::Images;

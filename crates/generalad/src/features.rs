@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anomaly_core::{ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision};
+use anomaly_core::{
+    ConfigError, ContentKey, FeatureKey, FeatureSource, FeatureStore, MethodConfig, MethodError, Precision,
+};
 use candle_core::Tensor;
 use image_prep::Preprocess;
 use vit_backbone::{Outputs, Vit};
@@ -121,7 +123,7 @@ impl Extractor {
     }
 
     fn keys(&self, image: ContentKey) -> Keys {
-        let key = |what: String| FeatureKey {
+        let source = |what: String| FeatureSource {
             weights: self.vit.identity().sha256.clone(),
             output: format!("{what}; {}", self.origin),
             preprocess: self.preprocess.clone(),
@@ -130,8 +132,8 @@ impl Extractor {
                 vit_backbone::Precision::Bf16x3 => Precision::Bf16x3,
                 vit_backbone::Precision::Bf16 => Precision::Bf16,
             },
-            image,
         };
+        let key = |what: String| source(what).key(image);
         Keys {
             features: key(format!("patches of normed blocks {:?}", self.layers)),
             attention: self.attention_of.map(|block| key(format!("class attention of block {block}"))),

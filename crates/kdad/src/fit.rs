@@ -28,8 +28,9 @@ pub(crate) fn fit(
         return Err(Error::NoImages.into());
     }
     let Sizes { patches, dim, .. } = teacher.student(config);
+    let source = teacher.source(context.precision)?;
     context.state_features(data.len(), patches * dim, &mut |index| {
-        teacher.is_kept(&*context.features, context.precision, data.key(index)?)
+        Ok(source.is_kept(&*context.features, data.key(index)?)?)
     })?;
     let mut training = Training::start(config, teacher, data, context)?;
     training.train(context)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anomaly_core::{
-    ConfigError, ContentKey, FeatureKey, FeatureStore, MethodConfig, MethodError, Precision, features_once,
+    ConfigError, ContentKey, FeatureSource, FeatureStore, MethodConfig, MethodError, Precision,
 };
 use candle_core::Tensor;
 use image_prep::{Filter, IMAGENET_MEAN, IMAGENET_STD, Preprocess};
@@ -79,31 +79,18 @@ impl Teacher {
         images: &[ContentKey],
         load: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
     ) -> Result<Tensor, MethodError> {
-        let keys = self.keys(precision, images)?;
-        features_once(store, &keys, self.vit.device(), &mut |places| Ok(self.tokens(&load(places)?)?))
+        let compute = &mut |places: &[usize]| Ok(self.tokens(&load(places)?)?);
+        self.source(precision)?.once(store, images, self.vit.device(), compute)
     }
 
-    /// Whether the tokens of `image` are in `store`.
-    pub(crate) fn is_kept(
-        &self,
-        store: &dyn FeatureStore,
-        precision: Precision,
-        image: ContentKey,
-    ) -> Result<bool, MethodError> {
-        let keys = self.keys(precision, &[image])?;
-        Ok(keys.iter().map(|key| store.get(key)).collect::<Result<Option<Vec<_>>, _>>()?.is_some())
-    }
-
-    fn keys(&self, precision: Precision, images: &[ContentKey]) -> Result<Vec<FeatureKey>, Error> {
-        let (output, preprocess) = (self.output()?, serde_json::to_string(&self.preprocess)?);
-        let key = |image: &ContentKey| FeatureKey {
+    /// All that these depend on but the image.
+    pub(crate) fn source(&self, precision: Precision) -> Result<FeatureSource, Error> {
+        Ok(FeatureSource {
             weights: self.vit.identity().sha256.clone(),
-            output: output.clone(),
-            preprocess: preprocess.clone(),
+            output: self.output()?,
+            preprocess: serde_json::to_string(&self.preprocess)?,
             precision,
-            image: *image,
-        };
-        Ok(images.iter().map(key).collect())
+        })
     }
 
     /// What is taken from the backbone and how it is computed, for the feature store.

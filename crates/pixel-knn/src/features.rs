@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anomaly_core::{ConfigError, FeatureKey, FitContext, Images, MethodError, TrainingData};
+use anomaly_core::{ConfigError, FeatureSource, FitContext, Images, MethodError, TrainingData};
 use candle_core::{D, Device, Tensor};
 use image_prep::{Filter, HALF, Preprocess};
 use vit_backbone::{Outputs, Vit};
@@ -99,62 +99,43 @@ impl Extractor {
         context: &FitContext<'_>,
     ) -> Result<Tensor, MethodError> {
         let all: Vec<usize> = (0..data.len()).collect();
-        let mut rows = Vec::with_capacity(all.len());
+        let mut batches = Vec::new();
         for (step, batch) in all.chunks(self.config.batch).enumerate() {
             context.cancellation.check()?;
-            rows.extend(self.batch(batch, data, context)?);
+            batches.push(self.batch(batch, data, context)?);
             context.tell(&anomaly_core::Event::Step { step });
         }
-        if rows.is_empty() {
+        if batches.is_empty() {
             return Err(Error::NoImages.into());
         }
-        Ok(Tensor::stack(&rows, 0).map_err(Error::from)?)
+        Ok(Tensor::cat(&batches, 0).map_err(Error::from)?)
     }
 
-    /// The vectors `(F,)` of the images at `indices`.
+    /// The vectors `(B, F)` of the images at `indices`.
     fn batch(
         &self,
         indices: &[usize],
         data: &dyn TrainingData,
         context: &FitContext<'_>,
-    ) -> Result<Vec<Tensor>, MethodError> {
-        let row = |vectors: &Tensor, at: usize| vectors.get(at).map_err(Error::from);
+    ) -> Result<Tensor, MethodError> {
         let Some(vit) = &self.vit else {
-            let vectors = self.vectors(&data.get(indices)?, &context.device)?;
-            return Ok((0..indices.len()).map(|at| row(&vectors, at)).collect::<Result<_, _>>()?);
+            return self.vectors(&data.get(indices)?, &context.device);
         };
-        let mut keys = Vec::with_capacity(indices.len());
-        let mut rows = Vec::with_capacity(indices.len());
-        for &index in indices {
-            let key = self.key(vit, context, data.key(index)?)?;
-            rows.push(context.features.get(&key)?);
-            keys.push(key);
-        }
-        let missing: Vec<usize> = (0..indices.len()).filter(|at| rows[*at].is_none()).collect();
-        if !missing.is_empty() {
-            let images = data.get(&missing.iter().map(|at| indices[*at]).collect::<Vec<_>>())?;
-            let vectors = self.vectors(&images, &context.device)?;
-            for (from, at) in missing.into_iter().enumerate() {
-                rows[at] = Some(context.features.keep(&keys[at], &row(&vectors, from)?)?);
-            }
-        }
-        Ok(rows.into_iter().flatten().collect())
+        let keys = indices.iter().map(|index| data.key(*index)).collect::<Result<Vec<_>, _>>()?;
+        self.source(vit, context)?.once(&*context.features, &keys, &context.device, &mut |places| {
+            let images = data.get(&places.iter().map(|at| indices[*at]).collect::<Vec<_>>())?;
+            self.vectors(&images, &context.device)
+        })
     }
 
-    fn key(
-        &self,
-        vit: &Vit,
-        context: &FitContext<'_>,
-        image: anomaly_core::ContentKey,
-    ) -> Result<FeatureKey, Error> {
+    fn source(&self, vit: &Vit, context: &FitContext<'_>) -> Result<FeatureSource, Error> {
         let place = self.config.block.map_or("final norm".to_owned(), |block| format!("block {block}"));
         let scale = if self.config.metric == Metric::Cosine { ", unit length" } else { "" };
-        Ok(FeatureKey {
+        Ok(FeatureSource {
             weights: vit.identity().sha256.clone(),
             output: format!("mean patch token, {place}{scale}"),
             preprocess: serde_json::to_string(&self.preprocess)?,
             precision: context.precision,
-            image,
         })
     }
 }

@@ -37,8 +37,9 @@ pub(crate) fn fit(
     // Where batch norms are in training mode, features change from step to step.
     if !config.batch_statistics {
         let (rows, columns) = extractor.grid();
+        let source = extractor.source(context.precision)?;
         context.state_features(data.len(), rows * columns * extractor.width(), &mut |index| {
-            extractor.is_kept(&*context.features, context.precision, data.key(index)?)
+            Ok(source.is_kept(&*context.features, data.key(index)?)?)
         })?;
     }
     let mut training = Training::start(config, extractor, data, context)?;

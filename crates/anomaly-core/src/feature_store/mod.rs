@@ -110,29 +110,60 @@ impl std::str::FromStr for FeaturePrecision {
     }
 }
 
-/// The features under `keys`, stacked on `device`, from `store` as far as it has them. `compute` is given the places in `keys` of
-/// those that are missing, and gives theirs, stacked; they are kept from then on, if there is room.
-///
-/// # Errors
-/// What the store or `compute` gave.
-pub fn features_once(
-    store: &dyn FeatureStore,
-    keys: &[FeatureKey],
-    device: &Device,
-    compute: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
-) -> Result<Tensor, MethodError> {
-    let mut rows = keys.iter().map(|key| store.get(key)).collect::<Result<Vec<_>, _>>()?;
-    let missing: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_none()).collect();
-    if !missing.is_empty() {
-        let features = compute(&missing)?;
-        for (from, at) in missing.into_iter().enumerate() {
-            let feature = features.get(from).map_err(Error::from)?;
-            rows[at] = Some(store.keep(&keys[at], &feature)?);
-        }
+/// One kind of frozen feature: all that it depends on but the image, as in [`FeatureKey`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureSource {
+    /// sha256 of the backbone's weights, in hex.
+    pub weights: String,
+    /// Which output of the backbone, computed how.
+    pub output: String,
+    /// The preprocessing, as its JSON.
+    pub preprocess: String,
+    /// The arithmetic.
+    pub precision: Precision,
+}
+
+impl FeatureSource {
+    /// The key of this feature of `image`.
+    pub fn key(&self, image: ContentKey) -> FeatureKey {
+        let Self { weights, output, preprocess, precision } = self.clone();
+        FeatureKey { weights, output, preprocess, precision, image }
     }
-    let rows = rows.into_iter().flatten().map(|row| row.to_device(device));
-    let rows: Vec<Tensor> = rows.collect::<Result<_, _>>().map_err(Error::from)?;
-    Ok(Tensor::stack(&rows, 0).map_err(Error::from)?)
+
+    /// Whether this feature of `image` is in `store`.
+    ///
+    /// # Errors
+    /// If what is kept can't be read.
+    pub fn is_kept(&self, store: &dyn FeatureStore, image: ContentKey) -> Result<bool, Error> {
+        Ok(store.get(&self.key(image))?.is_some())
+    }
+
+    /// The features `(B, …)` of `images`, on `device`, from `store` as far as it has them. `compute` is given the places in
+    /// `images` of those that are missing, and gives theirs, stacked; they are kept from then on, if there is room.
+    ///
+    /// # Errors
+    /// What the store or `compute` gave.
+    pub fn once(
+        &self,
+        store: &dyn FeatureStore,
+        images: &[ContentKey],
+        device: &Device,
+        compute: &mut dyn FnMut(&[usize]) -> Result<Tensor, MethodError>,
+    ) -> Result<Tensor, MethodError> {
+        let keys: Vec<FeatureKey> = images.iter().map(|image| self.key(*image)).collect();
+        let mut rows = keys.iter().map(|key| store.get(key)).collect::<Result<Vec<_>, _>>()?;
+        let missing: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_none()).collect();
+        if !missing.is_empty() {
+            let features = compute(&missing)?;
+            for (from, at) in missing.into_iter().enumerate() {
+                let feature = features.get(from).map_err(Error::from)?;
+                rows[at] = Some(store.keep(&keys[at], &feature)?);
+            }
+        }
+        let rows = rows.into_iter().flatten().map(|row| row.to_device(device));
+        let rows: Vec<Tensor> = rows.collect::<Result<_, _>>().map_err(Error::from)?;
+        Ok(Tensor::stack(&rows, 0).map_err(Error::from)?)
+    }
 }
 
 /// Keeps features. What it gives back has the bits of what was put, rounded as [`FeatureStore::precision`] says.
