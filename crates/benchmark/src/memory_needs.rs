@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{CellSpec, Error, Layout, Plan};
 
 /// What a process takes that does next to nothing.
-const LEAST: u64 = 64 << 20;
+pub(crate) const LEAST: u64 = 64 << 20;
 /// How many arrays of a block's size are alive at a time while a frozen network computes, beside its weights.
 const ALIVE: u64 = 8;
 

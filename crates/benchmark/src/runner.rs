@@ -293,7 +293,17 @@ fn threads_of(index: usize, workers: usize, cores: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::threads_of;
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use anomaly_core::Cancellation;
+    use report::Status;
+
+    use super::{RunOptions, run_plan, threads_of};
+    use crate::memory_needs::LEAST;
+    use crate::spec::tests::spec;
+    use crate::{Layout, Plan, PlannedCell};
 
     #[test]
     fn cores_are_shared_out_and_nobody_goes_without() {
@@ -302,5 +312,68 @@ mod tests {
         assert_eq!(shares(2, 2), [1, 1]);
         assert_eq!(shares(4, 2), [1, 1, 1, 1]);
         assert_eq!(shares(1, 16), [16]);
+    }
+
+    /// A cell's process that stands in the way of any other that works on the same device at the same time: it writes
+    /// the device to `used`, and to `clashes` if it was taken. It waits until so many devices are in use as it is told,
+    /// at most a minute, and has no result.
+    const IN_THE_WAY: &str = r#"
+        IFS= read -r line
+        device=${line##*'"device":"'}
+        device=${device%%'"'*}
+        mkdir "$0/$device" || echo "$device" >> "$0/clashes"
+        : > "$0/seen-$device"
+        for _ in $(seq 600); do
+            sleep 0.1
+            set -- "$1" "$0"/seen-*
+            [ $# -gt "$1" ] && break
+        done
+        rmdir "$0/$device"
+        echo "$device" >> "$0/used"
+        exit 1"#;
+
+    /// Runs eight cells whose processes are [`IN_THE_WAY`]: the devices they were told, and those taken twice at a time.
+    fn run_eight(gpus: Vec<usize>, memory: u64) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = gpus.len().max(1).to_string();
+        let cells = (0..8).map(|seed| {
+            let mut spec = spec();
+            spec.identity.seed = seed;
+            PlannedCell { spec, problem: None, images: None, selected: true }
+        });
+        let plan = Plan { profile: "test".to_owned(), description: String::new(), cells: cells.collect() };
+        let options = RunOptions {
+            workers: 4,
+            gpus,
+            memory: Some(memory),
+            child: vec!["sh".into(), "-c".into(), IN_THE_WAY.into(), folder.path().into(), devices.into()],
+            cancellation: Cancellation::default(),
+        };
+        let out = tempfile::tempdir().unwrap();
+        let outcome = run_plan(&plan, &Layout::new(out.path()), &options).unwrap();
+        assert_eq!((outcome.failed, outcome.unfinished), (8, 0));
+        assert!(outcome.cells.iter().all(|cell| cell.status == Status::Failed));
+        let lines = |path: &Path| -> Vec<String> {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.lines().map(str::to_owned).collect()
+        };
+        (lines(&folder.path().join("used")), lines(&folder.path().join("clashes")))
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn each_gpu_has_one_cell_at_a_time_and_none_idles() {
+        let (used, clashes) = run_eight(vec![1, 3], 100 * LEAST);
+        assert_eq!(used.len(), 8);
+        let devices: BTreeSet<&str> = used.iter().map(String::as_str).collect();
+        assert_eq!(devices, BTreeSet::from(["cuda:1", "cuda:3"]));
+        assert_eq!(clashes, [""; 0]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn cells_that_would_not_fit_beside_each_other_wait() {
+        let (used, clashes) = run_eight(Vec::new(), 2 * LEAST - 1);
+        assert_eq!((used, clashes), (vec!["cpu".to_owned(); 8], Vec::new()));
     }
 }
