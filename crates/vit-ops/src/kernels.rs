@@ -16,6 +16,7 @@ mod product;
 mod strided;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
 mod tiles;
 mod written;
 
@@ -36,6 +37,10 @@ use panels::{
 };
 
 /// The instructions to use; each has those before it too.
+#[cfg_attr(
+    any(not(target_arch = "x86_64"), feature = "portable"),
+    allow(dead_code, reason = "only the portable path is ever chosen")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Path {
     /// None in particular.
@@ -56,7 +61,7 @@ pub(crate) enum Path {
 impl Path {
     /// The best that this machine has.
     pub(crate) fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             if has_tiles() {
                 return Self::Amx;
@@ -86,9 +91,9 @@ impl Path {
 
 /// Whether products of bf16 are so much faster here than those of f32 that three of them are worth while.
 pub(crate) fn has_tiles() -> bool {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(feature = "portable")))]
     return tiles::hardware::is_available() && pulp::x86::V4::try_new().is_some();
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(feature = "portable"))))]
     false
 }
 

@@ -11,6 +11,11 @@
 use candle_core::WithDType;
 use pulp::{Arch, Simd, WithSimd};
 
+/// The widest vectors that the processor has, or none with the feature `portable`.
+pub(crate) fn arch() -> Arch {
+    if cfg!(feature = "portable") { Arch::Scalar } else { Arch::new() }
+}
+
 /// A type the kernels are written for.
 pub(crate) trait Real: WithDType + Default {
     const ZERO: Self;
@@ -47,7 +52,7 @@ impl Real for f32 {
                 self.0.run(Single(simd))
             }
         }
-        Arch::new().dispatch(Dispatched(kernel))
+        arch().dispatch(Dispatched(kernel))
     }
 
     fn of(value: f64) -> Self {
@@ -482,9 +487,9 @@ mod tests {
 
     /// The results of one function on every instruction set there is here.
     fn everywhere<K: Kernel<f32, Output = Vec<f32>> + Copy>(kernel: K) -> Vec<(&'static str, Vec<f32>)> {
-        let mut all = vec![("portable", kernel.run(Single(pulp::Scalar))), ("dispatched", f32::run(kernel))];
+        let ours = vec![("portable", kernel.run(Single(pulp::Scalar))), ("dispatched", f32::run(kernel))];
         #[cfg(target_arch = "x86_64")]
-        {
+        let ours = {
             struct Wide<K>(K);
             impl<K: Kernel<f32>> pulp::WithSimd for Wide<K> {
                 type Output = K::Output;
@@ -494,14 +499,16 @@ mod tests {
                 }
             }
             use pulp::Simd;
+            let mut all = ours;
             if let Some(simd) = pulp::x86::V3::try_new() {
                 all.push(("AVX2", Simd::vectorize(simd, Wide(kernel))));
             }
             if let Some(simd) = pulp::x86::V4::try_new() {
                 all.push(("AVX-512", Simd::vectorize(simd, Wide(kernel))));
             }
-        }
-        all
+            all
+        };
+        ours
     }
 
     #[derive(Clone, Copy)]

@@ -12,6 +12,8 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
+use crate::lanes::arch;
+
 /// The panels of one matrix.
 #[derive(Clone)]
 pub(super) enum Panels {
@@ -346,7 +348,7 @@ pub(super) fn pack_rows<K: Kernel>(left: View<'_>, first: usize, out: &mut [Elem
             }
         }
     }
-    pulp::Arch::new().dispatch(Pack::<K> { left, first, out });
+    arch().dispatch(Pack::<K> { left, first, out });
 }
 
 /// Elements that the column panels of a matrix of these sizes take.
@@ -387,7 +389,7 @@ pub(super) fn pack_columns<K: Kernel>(right: View<'_>, out: &mut [ElementOf<K>])
     }
     let length = Blocks::of::<K>(right.rows).column_panel::<K>();
     out.par_chunks_exact_mut(length.max(1)).enumerate().for_each(|(panel, out)| {
-        pulp::Arch::new().dispatch(Pack::<K> { right, panel, out });
+        arch().dispatch(Pack::<K> { right, panel, out });
     });
 }
 

@@ -4,6 +4,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use crate::lanes::arch;
+
 use super::panels::{Blocks, ElementOf, Kernel, View, pack_rows, with_scratch};
 
 /// Most rows of the left factor that are packed at a time: with them, a block of the depth stays in a core's second
@@ -156,7 +158,7 @@ impl<K: Kernel> Product<'_, K> {
             }
             drop(session);
             let there = (panels * K::ROWS).min(count - first * K::ROWS);
-            pulp::Arch::new().dispatch(Finish::<K> {
+            arch().dispatch(Finish::<K> {
                 product: self,
                 sums: &mut sums[..there * K::COLUMNS],
                 row: start + first * K::ROWS,

@@ -203,6 +203,7 @@ impl Pointers {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg_attr(feature = "portable", allow(dead_code, reason = "nobody asks for it"))]
 pub(super) mod hardware {
     //! The processor's own tile unit, by inline assembly: the compiler's intrinsics are not stable.
 
