@@ -3,6 +3,7 @@
 
 mod bench;
 mod fixtures;
+mod localisation;
 mod photographs;
 mod quantisation;
 mod random_weights;

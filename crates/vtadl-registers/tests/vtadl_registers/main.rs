@@ -1,8 +1,6 @@
 //! The method as a whole: the numeric cases, and the checks that every method must pass.
 #![allow(clippy::unwrap_used)]
 
-mod localisation;
-
 use std::path::Path;
 
 use anomaly_core::{
