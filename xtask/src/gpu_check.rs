@@ -36,7 +36,7 @@ pub(crate) struct GpuCheck {
 const SCRIPT: &str = include_str!("../templates/gpu-check/run.sh");
 
 /// What the script unpacks: the program and the cases.
-const ARCHIVE: &str = "payload.tar.gz";
+const ARCHIVE: &str = "payload.tar.xz";
 
 /// What a bundle may weigh, in bytes.
 const LARGEST_BUNDLE: u64 = 60_000_000;
@@ -93,12 +93,13 @@ fn make_bundle(bundle: &Path, binary: &Path, fixtures: &Path) -> Result<u64> {
     Ok(size)
 }
 
-/// Puts folders of the bundle into its one archive: the backbone that programs carry leaves little room.
+/// Puts folders of the bundle into its one archive, by xz: the program carries a backbone and GPU code, and gzip leaves
+/// more than a bundle may weigh.
 fn pack(bundle: &Path, folders: &[&str]) -> Result<()> {
     let mut tar = Command::new("tar");
-    tar.arg("-C").arg(bundle).arg("-czf").arg(bundle.join(ARCHIVE)).args(folders);
-    let status = tar.status().context("can't start tar, which packs the bundle")?;
-    ensure!(status.success(), "tar failed ({status})");
+    tar.arg("-C").arg(bundle).arg("-cJf").arg(bundle.join(ARCHIVE)).args(folders);
+    let status = tar.status().context("can't start tar, which packs the bundle with xz")?;
+    ensure!(status.success(), "tar failed ({status}); is xz there?");
     for folder in folders {
         let folder = bundle.join(folder);
         std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
@@ -158,7 +159,7 @@ mod tests {
         let unpacked = folder.path().join("unpacked");
         std::fs::create_dir(&unpacked).unwrap();
         let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&unpacked).arg("-xzf").arg(bundle.join(ARCHIVE));
+        tar.arg("-C").arg(&unpacked).arg("-xJf").arg(bundle.join(ARCHIVE));
         assert!(tar.status().unwrap().success());
         assert!(unpacked.join("fixtures/method/case.safetensors").is_file());
         assert!(!unpacked.join("fixtures/method/README.md").exists());

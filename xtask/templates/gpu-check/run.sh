@@ -8,7 +8,10 @@ device=${1:-cuda:0}
 program=$here/bin/xtask
 results=$here/results
 mkdir -p "$results" || exit 1
-[ -x "$program" ] || tar -C "$here" -xzf "$here/payload.tar.gz" || exit 1
+# By tar, or where it has no xz by Python.
+[ -x "$program" ] || tar -C "$here" -xJf "$here/payload.tar.xz" ||
+    "${PYTHON:-python3}" -c 'import sys, tarfile; tarfile.open(sys.argv[2]).extractall(sys.argv[1])' \
+        "$here" "$here/payload.tar.xz" || exit 1
 
 # Where CUDA's libraries may be: a toolkit, or the `nvidia` packages of a Python.
 for folder in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib; do
