@@ -188,7 +188,8 @@ fn vtadl_registers_localises_better_than_untrained_and_the_mean_image() {
     .check();
 }
 
-/// An early block, whose features vary a lot among normal places: their mean says little, and what was learned more.
+/// An early block, whose features vary a lot among normal places: their mean says little, and what was learned more. Block
+/// and categories are ones where it holds; the crate's README has the others, where it often does not.
 #[test]
 fn generalad_localises_better_than_the_mean_feature_at_each_place() {
     let settings = json!({
