@@ -28,10 +28,15 @@ pub fn xtask() -> Command {
         }
         let built = cargo.output();
         let built = built.unwrap_or_else(|e| panic!("can't run cargo: {e}"));
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        String::from_utf8_lossy(&built.stdout)
+        let messages: Vec<serde_json::Value> = String::from_utf8_lossy(&built.stdout)
             .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        // The compiler's words are among them, cargo's are not.
+        let rendered: String = messages.iter().filter_map(|m| m["message"]["rendered"].as_str()).collect();
+        assert!(built.status.success(), "{rendered}{}", String::from_utf8_lossy(&built.stderr));
+        messages
+            .iter()
             .find_map(|message| {
                 let is_xtask = message["target"]["name"] == "xtask";
                 message["executable"].as_str().filter(|_| is_xtask).map(PathBuf::from)

@@ -46,7 +46,8 @@ pub(crate) struct Tune {
     /// are complete (`median`, `median=N`); or `none`.
     #[arg(long, value_name = "PRUNER")]
     pruner: Option<Pruner>,
-    /// The figure that is to be high; or `held_out_loss`, the method's loss on the held-out images, which is to be low.
+    /// The figure that is to be high; or, to be low, `normal_mean/TERM`, the mean of a term of the method's score over the held-out
+    /// normal images, or `held_out_loss`, the method's loss on them.
     #[arg(long, value_name = "METRIC", default_value = "image_auroc")]
     metric: String,
     /// Where the search's draws and the pasted defects start.
@@ -141,6 +142,9 @@ impl Tune {
             bail!("stopped after {} trials; the same command goes on", study.trials.len());
         }
         say(&format!("report: {}", out.join("tuning.html").display()))?;
+        if study.best().is_none() {
+            bail!("no trial is complete; the records in {} say why", out.join("cells").display());
+        }
         if !self.finally {
             return Ok(ExitCode::SUCCESS);
         }

@@ -118,7 +118,7 @@ fn run(spec: &CellSpec) -> Run {
     Run { id: spec.id(), name: identity.name(), params, tags }
 }
 
-/// What the cell came to, by names: `last/image_auroc`, `terms/teacher/image_auroc`, `seconds/fit`.
+/// What the cell came to, by names: `last/image_auroc`, `honest/normal_mean/teacher`, `terms/teacher/image_auroc`, `seconds/fit`.
 fn figures(cell: &Cell) -> BTreeMap<String, f64> {
     let mut figures = BTreeMap::new();
     for selection in Selection::ALL {
@@ -128,6 +128,8 @@ fn figures(cell: &Cell) -> BTreeMap<String, f64> {
                 evaluation.figure(metric).map(|value| (format!("{}/{metric}", selection.word()), value)),
             );
         }
+        let means = evaluation.normal_means.iter();
+        figures.extend(means.map(|(term, &mean)| (format!("{}/normal_mean/{term}", selection.word()), mean)));
     }
     for (name, term) in &cell.terms {
         figures.extend(term.image_auroc.map(|value| (format!("terms/{name}/image_auroc"), value)));

@@ -144,7 +144,18 @@ pub(crate) fn evaluate(scores: &Scores, test: &dyn TestSet, eval: EvalSpec) -> R
     if kinds > 0 {
         figures.au_spro_05 = Some(figures.au_spro_05_by_kind.values().sum::<f64>() / kinds as f64);
     }
+    figures.normal_means = normal_means(scores, test);
     Ok(figures)
+}
+
+/// The mean of each term over the normal images, where there are any and it is a number.
+fn normal_means(scores: &Scores, test: &dyn TestSet) -> BTreeMap<String, f64> {
+    let normal: Vec<usize> = (0..test.len()).filter(|&index| !test.anomalous(index)).collect();
+    let mean = |values: &[f32]| {
+        normal.iter().map(|&index| f64::from(values[index])).sum::<f64>() / normal.len() as f64
+    };
+    let means = scores.terms.iter().map(|(name, values)| (name.clone(), mean(values)));
+    means.filter(|(_, mean)| mean.is_finite()).collect()
 }
 
 /// The image AUROC of each term alone.
@@ -343,6 +354,8 @@ pub(crate) mod tests {
         assert!((figures.au_pro.unwrap() - area / 73.5).abs() < 1e-12, "{figures:?}");
         assert_eq!(figures.pixels_compared.as_deref(), Some("original size"));
         assert_eq!(figures.reference_pro, None);
+        // Minus the mean of 0, 2, …, 68.
+        assert_eq!(figures.normal_means, [("dark".to_owned(), -34.0)].into());
         // Only what lies above the lowest score counts there: 34 false alarms, before the k-th of which k regions are found.
         let asked = EvalSpec { reference_pro_square: std::num::NonZeroUsize::new(1), ..eval };
         let pro = evaluate(&scores, &test, asked).unwrap().reference_pro.unwrap();

@@ -88,8 +88,8 @@ pub use score_images::{ScoreOptions, ScoredImages, score_images};
 pub use spec::{CellSpec, Identity, REVISION, Rehearsal};
 pub use summary::write_summary;
 pub use tuning::{
-    Budget, Dimension, HELD_OUT_LOSS, Pruner, Range, RunCells, Rung, Sampler, Search, Space, Study,
-    StudySettings, Trial, TrialState, final_evaluation, tune,
+    Budget, Dimension, HELD_OUT_LOSS, NORMAL_MEAN, Pruner, Range, RunCells, Rung, Sampler, Search, Space,
+    Study, StudySettings, Trial, TrialState, final_evaluation, tune,
 };
 pub use versions::locked_versions;
 pub use vit_backbone::PrecisionSetting;

@@ -196,6 +196,9 @@ pub struct Evaluation {
     /// The same for each kind of defect, each with all normal images.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub au_spro_05_by_kind: BTreeMap<String, f64>,
+    /// The mean of each named part of the score over the normal test images: no fraction, the lower the more normal they look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normal_means: BTreeMap<String, f64>,
     /// At which size maps and masks were compared for the figures of pixels, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixels_compared: Option<String>,

@@ -75,4 +75,4 @@ pub use page::page;
 pub use run_folder::RunFolder;
 pub use scores::{ScoreRow, ScoreTable};
 pub use terminal::terminal_table;
-pub use tuning::{TunedDimension, TunedTrial, TuningReport};
+pub use tuning::{TunedDimension, TunedFigure, TunedTrial, TuningReport};

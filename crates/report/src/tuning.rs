@@ -10,16 +10,45 @@ use crate::words;
 pub struct TuningReport {
     /// What was tuned.
     pub title: String,
-    /// The figure that was to be high, one of [`crate::Evaluation::METRICS`]; or the name of a loss.
-    pub metric: String,
-    /// Whether it was to be low: it is no fraction then.
-    pub lower_is_better: bool,
+    /// What trials were judged by.
+    pub objective: TunedFigure,
+    /// What else is shown of each.
+    pub others: Vec<TunedFigure>,
     /// What was searched.
     pub dimensions: Vec<TunedDimension>,
     /// In the order of their numbers.
     pub trials: Vec<TunedTrial>,
     /// The number of the best.
     pub best: Option<usize>,
+}
+
+/// Something that trials can be judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunedFigure {
+    /// A figure that is to be high, one of [`crate::Evaluation::METRICS`]; or the name of a loss.
+    pub name: String,
+    /// Whether it is to be low: it is no fraction then.
+    pub lower_is_better: bool,
+}
+
+impl TunedFigure {
+    fn title(&self) -> &str {
+        words::metric(&self.name)
+    }
+
+    /// The head of a column.
+    fn head(&self) -> String {
+        let unit = if self.lower_is_better { "" } else { ", %" };
+        format!("{}{unit}", self.title())
+    }
+
+    /// A value in words: a percentage, or a loss with four significant digits.
+    fn value(&self, value: Option<f64>) -> String {
+        match value {
+            Some(loss) if self.lower_is_better => format!("{loss:.3e}"),
+            fraction => words::fraction(fraction),
+        }
+    }
 }
 
 /// One setting.
@@ -44,6 +73,8 @@ pub struct TunedTrial {
     pub budget: Option<u64>,
     /// Its figure there, a fraction, or its loss; `None` if it failed.
     pub value: Option<f64>,
+    /// Beside each of [`TuningReport::others`], where it has it.
+    pub others: Vec<Option<f64>>,
     /// For each dimension where it lies between the ends, in `[0, 1]`.
     pub places: Vec<f64>,
     /// For each dimension its value, in words.
@@ -59,7 +90,6 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;mar
 impl TuningReport {
     /// Best first: value, budget and settings of every trial, and what settings matter.
     pub fn markdown(&self) -> String {
-        let metric = words::metric(&self.metric);
         let mut lines = vec![
             format!("# Settings for {}", escape(&self.title)),
             String::new(),
@@ -78,23 +108,23 @@ impl TuningReport {
             "The share goes with one setting alone (correlation ratio); what settings do together is not in it.".to_owned(),
         );
         lines.push(String::new());
-        let names: Vec<String> = self.dimensions.iter().map(|dimension| escape(&dimension.name)).collect();
-        let names = names.join(" | ");
-        lines.push(format!("| trial | state | budget | {metric} | {names} |"));
-        lines.push(format!("|---:|---|---:|---:|{}", "---|".repeat(self.dimensions.len())));
+        let names = self.dimensions.iter().map(|dimension| escape(&dimension.name));
+        let heads: Vec<String> = self.figures().map(|figure| escape(&figure.head())).chain(names).collect();
+        lines.push(format!("| trial | state | budget | {} |", heads.join(" | ")));
+        let (figures, settings) =
+            ("---:|".repeat(1 + self.others.len()), "---|".repeat(self.dimensions.len()));
+        lines.push(format!("|---:|---|---:|{figures}{settings}"));
         for trial in self.ranked() {
-            let settings: Vec<String> = trial.settings.iter().map(|value| escape(value)).collect();
-            let settings = settings.join(" | ");
+            let settings = trial.settings.iter().map(|value| escape(value));
+            let values: Vec<String> = self.values(trial).into_iter().chain(settings).collect();
             let budget = trial.budget.map_or_else(|| words::DASH.to_owned(), |budget| budget.to_string());
-            let (number, state, value) = (trial.number, trial.state, self.value(trial.value));
-            lines.push(format!("| {number} | {state} | {budget} | {value} | {settings} |"));
+            lines.push(format!("| {} | {} | {budget} | {} |", trial.number, trial.state, values.join(" | ")));
         }
         lines.join("\n") + "\n"
     }
 
     /// The same as one page that needs nothing else, with the shares as bars and the trials in parallel coordinates.
     pub fn page(&self) -> String {
-        let metric = words::metric(&self.metric);
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -117,14 +147,14 @@ impl TuningReport {
                     (self.coordinates())
                     div.scroll { table {
                         tr {
-                            th { "trial" } th { "state" } th { "budget" } th { (metric) @if !self.lower_is_better { ", %" } }
+                            th { "trial" } th { "state" } th { "budget" } @for figure in self.figures() { th { (figure.head()) } }
                             @for dimension in &self.dimensions { th { (dimension.name) } }
                         }
                         @for trial in self.ranked() {
                             tr {
                                 td { (trial.number) } td { (trial.state) }
                                 td { (trial.budget.map_or_else(|| words::DASH.to_owned(), |budget| budget.to_string())) }
-                                td { (self.value(trial.value)) }
+                                @for value in self.values(trial) { td { (value) } }
                                 @for value in &trial.settings { td { (value) } }
                             }
                         }
@@ -135,31 +165,34 @@ impl TuningReport {
         page.into_string()
     }
 
+    /// The objective, then the others.
+    fn figures(&self) -> impl Iterator<Item = &TunedFigure> {
+        std::iter::once(&self.objective).chain(&self.others)
+    }
+
+    /// What a trial came to, beside [`Self::figures`], in words.
+    fn values(&self, trial: &TunedTrial) -> Vec<String> {
+        let values = std::iter::once(trial.value).chain(trial.others.iter().copied());
+        self.figures().zip(values).map(|(figure, value)| figure.value(value)).collect()
+    }
+
     /// What trials were judged by, as a sentence.
     fn judged_by(&self) -> String {
-        let metric = words::metric(&self.metric);
-        if self.lower_is_better {
+        let title = self.objective.title();
+        if self.objective.lower_is_better {
             return format!(
-                "{metric}: the lowest loss of a fit on normal images held out of the training images; the lower the better."
+                "{title}, on normal images held out of the training images; the lower the better."
             );
         }
         format!(
-            "{metric} in a rehearsal, in %: normal images held out of the training images against the same with pasted defects."
+            "{title} in a rehearsal, in %: normal images held out of the training images against the same with pasted defects."
         )
-    }
-
-    /// A value in words: a percentage, or a loss with four significant digits.
-    fn value(&self, value: Option<f64>) -> String {
-        match value {
-            Some(loss) if self.lower_is_better => format!("{loss:.3e}"),
-            fraction => words::fraction(fraction),
-        }
     }
 
     /// The complete trials from the best on, then the others likewise.
     fn ranked(&self) -> Vec<&TunedTrial> {
         let mut trials: Vec<&TunedTrial> = self.trials.iter().collect();
-        let badness = |value: f64| if self.lower_is_better { value } else { -value };
+        let badness = |value: f64| if self.objective.lower_is_better { value } else { -value };
         let rank =
             |trial: &TunedTrial| (trial.state != "complete", trial.value.map_or(f64::INFINITY, badness));
         trials.sort_by(|a, b| {
@@ -193,11 +226,13 @@ impl TuningReport {
         let share = |value: f64| if high > low { (value - low) / (high - low) } else { 0.5 };
         let names: Vec<(&str, &str, &str)> =
             self.dimensions.iter().map(|d| (d.name.as_str(), d.ends.0.as_str(), d.ends.1.as_str())).collect();
-        let (lowest, highest) =
-            (self.value(values.first().map(|_| low)), self.value(values.first().map(|_| high)));
+        let (lowest, highest) = (
+            self.objective.value(values.first().map(|_| low)),
+            self.objective.value(values.first().map(|_| high)),
+        );
         html! {
             svg viewBox="0 0 600 260" role="img" aria-label="Trials in parallel coordinates" {
-                @for (at, (name, from, to)) in names.into_iter().chain([(words::metric(&self.metric), lowest.as_str(), highest.as_str())]).enumerate() {
+                @for (at, (name, from, to)) in names.into_iter().chain([(self.objective.title(), lowest.as_str(), highest.as_str())]).enumerate() {
                     line.axis x1=(format!("{:.1}", x(at))) x2=(format!("{:.1}", x(at))) y1="30" y2="220" {}
                     text x=(format!("{:.1}", x(at))) y="12" text-anchor="middle" { (name) }
                     text x=(format!("{:.1}", x(at))) y="26" text-anchor="middle" { (to) }
@@ -217,7 +252,7 @@ impl TuningReport {
 
 #[cfg(test)]
 mod tests {
-    use super::{TunedDimension, TunedTrial, TuningReport};
+    use super::{TunedDimension, TunedFigure, TunedTrial, TuningReport};
 
     fn report() -> TuningReport {
         let trial = |number, state, value, place| TunedTrial {
@@ -225,13 +260,14 @@ mod tests {
             state,
             budget: Some(3),
             value,
+            others: vec![value.map(|value| value / 100.0)],
             places: vec![place],
             settings: vec![format!("<{place}>")],
         };
         TuningReport {
             title: "a|b".into(),
-            metric: "image_auroc".into(),
-            lower_is_better: false,
+            objective: TunedFigure { name: "image_auroc".into(), lower_is_better: false },
+            others: vec![TunedFigure { name: "normal_mean/pixel".into(), lower_is_better: true }],
             dimensions: vec![TunedDimension {
                 name: "rate".into(),
                 ends: ("1e-4".into(), "1e-2".into()),
@@ -258,17 +294,20 @@ mod tests {
         );
         assert!(text.contains("75.00") && text.contains("25.00") && text.contains("No test image"), "{text}");
         assert!(!text.contains("a|b"), "{text}");
+        assert!(text.contains("| image AUROC, % | normal_mean/pixel |"), "{text}");
+        assert!(text.contains("| 75.00 | 7.500e-3 |"), "{text}");
     }
 
     #[test]
     fn of_a_loss_the_lowest_comes_first_and_is_no_percentage() {
-        let report = TuningReport { metric: "held_out_loss".into(), lower_is_better: true, ..report() };
+        let objective = TunedFigure { name: "held_out_loss".into(), lower_is_better: true };
+        let report = TuningReport { objective, ..report() };
         let text = report.markdown();
         let place = |needle: &str| text.find(needle).unwrap_or(usize::MAX);
         assert!(place("| 0 | complete") < place("| 3 | complete"), "{text}");
         assert!(place("| 3 | complete") < place("| 2 | pruned"), "{text}");
         assert!(
-            text.contains("5.000e-1") && text.contains("lowest loss") && !text.contains("50.00"),
+            text.contains("5.000e-1") && text.contains("the lower the better") && !text.contains("50.00"),
             "{text}"
         );
         assert!(report.page().contains("held-out loss</th>"), "{}", report.page());

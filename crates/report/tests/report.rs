@@ -28,6 +28,7 @@ fn cell(text: &str, figure: f64) -> Cell {
         reference_pro: Some(figure),
         au_spro_05: Some(figure),
         au_spro_05_by_kind: [(text.clone(), figure)].into(),
+        normal_means: [(text.clone(), figure)].into(),
         pixels_compared: Some(text.clone()),
     };
     Cell {

@@ -56,8 +56,10 @@ pub struct Config {
     pub weight_decay: f64,
     /// The learning rate of the first step; 1e-5.
     pub warmup_learning_rate: f64,
-    /// Steps of the warm-up; if left out, a tenth of all steps, at most 1000. The reference has 1000.
+    /// Steps of the warm-up; if this and the next are left out, a tenth of all steps, at most 1000. The reference has 1000.
     pub warmup_steps: Option<usize>,
+    /// The share of all steps, in `[0, 1]`, that the warm-up takes, in place of a number.
+    pub warmup_share: Option<f64>,
     /// Passes over the training images; 200. The reference's command line has 1.
     pub epochs: usize,
     /// Images a training step; 32.
@@ -195,6 +197,7 @@ impl Default for Config {
             weight_decay: 0.004,
             warmup_learning_rate: 1e-5,
             warmup_steps: None,
+            warmup_share: None,
             epochs: 200,
             batch_size: 32,
             val_split: 0.0,
@@ -245,7 +248,11 @@ impl Config {
 
     /// Steps of the warm-up in a run of `total` steps.
     pub(crate) fn warm_up_steps(&self, total: usize) -> usize {
-        self.warmup_steps.unwrap_or((total / 10).min(1000))
+        match (self.warmup_steps, self.warmup_share) {
+            (Some(steps), _) => steps,
+            (None, Some(share)) => (share * total as f64).round() as usize,
+            (None, None) => (total / 10).min(1000),
+        }
     }
 
     /// The maps that the chosen one is made of.
@@ -351,6 +358,15 @@ impl MethodConfig for Config {
                 return refuse(field, "a positive number", value);
             }
         }
+        match (self.warmup_share, self.warmup_steps) {
+            (Some(share), None) if !(0.0..=1.0).contains(&share) => {
+                return refuse("warmup_share", "a share in [0, 1]", share);
+            }
+            (Some(share), Some(_)) => {
+                return refuse("warmup_share", "none beside `warmup_steps`", share);
+            }
+            _ => {}
+        }
         if self.lambda_gmdn == Some(0.0) && self.gaussians > 0 {
             return refuse("lambda_gmdn", "a positive number, for `gaussians` is not 0", 0.0);
         }
@@ -383,6 +399,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.image_size, ImageSize::Sides([64, 96]));
         assert_eq!((config.architecture().grid, config.warm_up_steps(5)), ((8, 12), 12));
+        let share: Config = parse_config(&json!({"warmup_share": 0.15})).unwrap();
+        assert_eq!((share.warm_up_steps(10), share.warm_up_steps(100_000)), (2, 15_000));
         assert_eq!((config.threshold, config.map), (Threshold::Fixed(0.2), MapKind::L1));
     }
 
@@ -404,6 +422,8 @@ mod tests {
             (json!({"learning_rate": 0}), "learning_rate"),
             (json!({"optimizer": "lion"}), "optimizer"),
             (json!({"gaussians": 3, "lambda_gmdn": 0}), "lambda_gmdn"),
+            (json!({"warmup_share": 1.5}), "warmup_share"),
+            (json!({"warmup_share": 0.1, "warmup_steps": 5}), "warmup_share"),
             (json!({"lambda_mse": 0, "lambda_ssim": 0}), "lambda_mse"),
         ] {
             let error = parse_config::<Config>(&overrides).unwrap_err();

@@ -14,7 +14,7 @@ use crate::architecture::RegisterKind;
 use crate::calibration::Calibration;
 use crate::config::MapKind;
 use crate::error::finite;
-use crate::loss::{Losses, density_loss};
+use crate::loss::{Losses, density_loss, reconstruction_error};
 use crate::network::{Network, Output, draw_registers};
 use crate::residual::{l1_map, mask, ssim_map};
 use crate::{Config, Error, INFO};
@@ -22,7 +22,9 @@ use crate::{Config, Error, INFO};
 /// What a fit of VT-ADL with registers gives.
 ///
 /// The map is the chosen one of the L1 residual, the structural dissimilarity, the density head's, or their sum; an
-/// image's score is the map's largest value. The largest values of all maps are the terms `l1`, `ssim` and `gmdn`.
+/// image's score is the map's largest value. The largest values of all maps are the terms `l1`, `ssim` and `gmdn`; the term
+/// `reconstruction` is 5 times the mean squared error plus half of one minus the structural similarity, whatever the loss
+/// weights, so that its mean over normal images compares fits.
 #[derive(Debug)]
 pub struct VtadlRegistersDetector {
     pub(crate) finished: Finished,
@@ -184,6 +186,8 @@ impl VtadlRegistersDetector {
         for (kind, map) in &maps {
             terms.insert(kind.name().to_owned(), largest(map)?);
         }
+        let errors = reconstruction_error(&reconstruction, &pixels)?;
+        terms.insert("reconstruction".to_owned(), errors.to_dtype(DType::F64)?.to_vec1::<f64>()?);
         let shown = mask(&map, self.calibration.threshold)?.unsqueeze(1)?;
         let shown = shown.broadcast_as((images.len(), 3, height, width))?.contiguous()?;
         let pictures = [("reconstruction", reconstruction.clamp(0_f32, 1_f32)?), ("mask", shown)];

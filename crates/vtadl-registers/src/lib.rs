@@ -88,5 +88,5 @@ pub static INFO: Info = Info {
     }),
     makes_maps: true,
     default_backbone: None,
-    revision: 1,
+    revision: 2,
 };

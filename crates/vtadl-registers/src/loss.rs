@@ -14,6 +14,9 @@ pub(crate) struct LossWeights {
     pub(crate) density: f64,
 }
 
+/// The reference's weights, of [`reconstruction_error`].
+const FIXED_WEIGHTS: LossWeights = LossWeights { mse: 5.0, ssim: 0.5, density: 0.0 };
+
 /// The mean squared difference over everything; a scalar.
 pub(crate) fn mse(reconstruction: &Tensor, images: &Tensor) -> Result<Tensor, Error> {
     // Rows first: one long f32 sum would lose digits.
@@ -32,6 +35,15 @@ pub(crate) fn dissimilarity(
     window: &SsimOptions,
 ) -> Result<Tensor, Error> {
     Ok(valid_ssim_per_image(reconstruction, images, window)?.mean_all()?.affine(-1.0, 1.0)?)
+}
+
+/// `5 MSE + 0.5 (1 - SSIM)` of each image, `(B,)`: how well it is reproduced, by the same weights whatever weights training
+/// has, so that fits can be compared.
+pub(crate) fn reconstruction_error(reconstruction: &Tensor, images: &Tensor) -> Result<Tensor, Error> {
+    let squares = squared_error(reconstruction, images)?.mean((1, 2))?;
+    let similarity = valid_ssim_per_image(reconstruction, images, &SsimOptions::default())?;
+    let weights = FIXED_WEIGHTS;
+    Ok(((squares * weights.mse)? + similarity.affine(-weights.ssim, weights.ssim)?)?)
 }
 
 /// The density's part of the loss, of values `(B, N)`: for the reference's form the sum over patches, the mean over
@@ -99,5 +111,30 @@ impl Values {
     pub(crate) fn named(&self) -> Vec<(&'static str, f64)> {
         let always = [("loss", self.total), ("mse", self.mse), ("dissimilarity", self.dissimilarity)];
         always.into_iter().chain(self.density.map(|density| ("density", density))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::{DType, Device, Tensor};
+
+    use super::{FIXED_WEIGHTS, Losses, reconstruction_error};
+
+    #[test]
+    fn the_mean_of_reconstruction_errors_is_the_loss_with_fixed_weights() {
+        let of = |shift: u32| {
+            let values: Vec<f32> =
+                (0..3 * 3 * 12 * 13_u32).map(|i| ((i * i + shift * i) % 97) as f32 / 97.0).collect();
+            Tensor::from_vec(values, (3, 3, 12, 13), &Device::Cpu).unwrap()
+        };
+        let (image, made) = (of(0), of(5));
+        let errors = reconstruction_error(&made, &image).unwrap();
+        let mean = errors.to_dtype(DType::F64).unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap();
+        let loss = Losses::new(&made, &image, None).unwrap().values(&FIXED_WEIGHTS).unwrap().total;
+        assert_eq!(errors.dims(), [3]);
+        assert!((mean - loss).abs() < 1e-6 && loss > 0.1, "{mean} {loss}");
+        let none = reconstruction_error(&image, &image).unwrap().to_vec1::<f32>().unwrap();
+        assert!(none.iter().all(|error| error.abs() < 1e-5), "{none:?}");
     }
 }

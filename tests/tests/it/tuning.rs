@@ -317,6 +317,96 @@ fn a_loss_on_held_out_images_is_made_low_and_no_test_image_is_seen() {
     );
 }
 
+/// VT-ADL, in a setting of seconds.
+const RECONSTRUCTING: &str = r#"
+description = "VT-ADL with registers, to be tuned"
+seeds = [3]
+[[entry]]
+method = "vtadl-registers"
+dataset = "synthetic-textures"
+protocol = "class-separated"
+categories = ["wood", "tiles"]
+image_size = 32
+train_limit = 16
+test_limit = 6
+[entry.config]
+epochs = 1
+batch_size = 4
+key_dim = 8
+"#;
+
+#[test]
+fn a_search_by_the_reconstruction_of_normal_images_has_every_other_figure_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let known = std::fs::read_to_string("../matrix/spaces/vtadl-registers.toml").unwrap();
+    let mut command = tune(folder.path(), RECONSTRUCTING, &known);
+    command.args(["--trials", "3", "--batch", "3", "--metric", "normal_mean/reconstruction"]);
+    let mlruns = folder.path().join("mlruns");
+    succeeded(command.arg("--track").arg(format!("mlflow={}", mlruns.display())));
+    let out = folder.path().join("out");
+    let study = read(&out.join("tuning.json"));
+    let trials = study["trials"].as_array().unwrap();
+    let value = |trial: &Value| trial["rungs"][0]["value"].as_f64().unwrap();
+    let best = &trials[study["best"].as_u64().unwrap() as usize];
+    assert!(trials.iter().all(|trial| value(best) <= value(trial)));
+    let runs = runs_by_id(&mlruns);
+    for trial in trials {
+        let (rung, figures) = (&trial["rungs"][0], &trial["rungs"][0]["figures"]);
+        let cells: Vec<Value> = rung["cells"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| read(&out.join("cells").join(id.as_str().unwrap()).join("result.json")))
+            .collect();
+        assert_eq!(cells.len(), 2);
+        let mean = |of: fn(&Value) -> f64| cells.iter().map(of).sum::<f64>() / 2.0;
+        let error =
+            mean(|cell| cell["results"]["honest"]["normal_means"]["reconstruction"].as_f64().unwrap());
+        let found = mean(|cell| cell["results"]["honest"]["pixel_ap"].as_f64().unwrap());
+        assert!((value(trial) - error).abs() < 1e-12 && error > 0.0);
+        assert!((figures["pixel_ap"].as_f64().unwrap() - found).abs() < 1e-12);
+        assert_eq!(trial["settings"].as_object().unwrap().len(), 13);
+        let tracked =
+            runs.values().find(|files| files.get("params/trial") == Some(&trial["number"].to_string()));
+        let files = tracked.unwrap();
+        assert!(
+            ["reconstruction", "ssim"]
+                .iter()
+                .all(|term| files.contains_key(&format!("metrics/normal_mean/{term}")))
+        );
+        assert!(files.contains_key("metrics/pixel_ap") && files.contains_key("metrics/image_auroc"));
+    }
+    let table = std::fs::read_to_string(out.join("tuning.md")).unwrap();
+    assert!(
+        table.contains("| normal_mean/reconstruction | image AUROC, % |") && table.contains("pixel AP, %"),
+        "{table}"
+    );
+
+    // A term that the method does not have.
+    let other = tempfile::tempdir().unwrap();
+    let output = tune(other.path(), PROFILE, SPACE)
+        .args(["--trials", "1", "--metric", "normal_mean/reconstruction"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success()
+            && told.contains("pixel-knn has everywhere: ")
+            && told.contains("image_auroc"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_search_of_which_no_trial_is_complete_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = PROFILE.replace("fashion-mnist-sample", "mvtec").replace("unimodal", "class-separated");
+    let absent = absent.replace("[\"0\", \"8\"]\n", "[\"bottle\"]\nroot = \"nowhere\"\n");
+    let output = tune(folder.path(), &absent, SPACE).args(["--trials", "2"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("no trial is complete"), "{told}");
+}
+
 #[test]
 fn the_pruner_is_chosen_by_name() {
     let of = |more: &[&str]| {

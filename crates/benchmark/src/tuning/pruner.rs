@@ -110,7 +110,12 @@ mod tests {
     const HIGH: Objective<'static> = Objective::Figure("image_auroc");
 
     fn trial(values: &[f64], state: TrialState) -> Trial {
-        let rung = |&value: &f64| Rung { budget: Some(3), value: Some(value), cells: Vec::new() };
+        let rung = |&value: &f64| Rung {
+            budget: Some(3),
+            value: Some(value),
+            figures: BTreeMap::new(),
+            cells: Vec::new(),
+        };
         let rungs = values.iter().map(rung).collect();
         Trial { number: 0, point: vec![0.0], settings: BTreeMap::new(), rungs, state }
     }

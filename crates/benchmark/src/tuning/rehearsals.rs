@@ -1,10 +1,12 @@
 //! Trials as cells of a rehearsal.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anomaly_core::{Criterion, ValidationImages, write_atomic};
 use candle_core::Device;
 use tracking::Tracker;
 
-use super::objective::Objective;
+use super::objective::{Objective, figures, means};
 use super::pruner::Pruner;
 use super::search::{Judge, search};
 use super::space::{Space, set};
@@ -129,8 +131,12 @@ impl Judge for Rehearsals<'_> {
             }
         }
         let Some(outcome) = self.run.run_cells(&whole, self.layout)? else { return Ok(None) };
-        let rung = |cells: Vec<String>| Rung { budget, value: self.mean(&outcome, &cells), cells };
+        let rung = |cells: Vec<String>| {
+            let figures = figures_of(&outcome, &cells);
+            Rung { budget, value: figures.get(self.objective.name()).copied(), figures, cells }
+        };
         let rungs: Vec<Rung> = cells_of.into_iter().map(rung).collect();
+        self.check_figure(&rungs)?;
         for (trial, rung) in trials.iter().zip(&rungs) {
             self.tracking.judged(trial, rung);
         }
@@ -180,15 +186,27 @@ impl Rehearsals<'_> {
         }
     }
 
-    /// The mean of what cells came to; `None` if one came to nothing.
-    fn mean(&self, outcome: &Outcome, ids: &[String]) -> Option<f64> {
-        let figure = |id: &String| {
-            let cell = outcome.cells.iter().find(|cell| cell.cell == *id)?;
-            self.objective.of_cell(cell)
-        };
-        let figures: Vec<f64> = ids.iter().map(figure).collect::<Option<_>>()?;
-        (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64)
+    /// Refuses to search for a figure that no finished trial has.
+    fn check_figure(&self, rungs: &[Rung]) -> Result<(), Error> {
+        let has: BTreeSet<&str> =
+            rungs.iter().flat_map(|rung| rung.figures.keys().map(String::as_str)).collect();
+        if has.is_empty() || has.contains(self.objective.name()) {
+            return Ok(());
+        }
+        let has: Vec<&str> = has.into_iter().collect();
+        Err(Error::unfit(
+            "the metric",
+            format!("one that {} has everywhere: {}", self.profile.entries[0].method, has.join(", ")),
+            self.objective.name(),
+        ))
     }
+}
+
+/// The means of what cells came to; nothing if one of them came to nothing.
+fn figures_of(outcome: &Outcome, ids: &[String]) -> BTreeMap<String, f64> {
+    let cell =
+        |id: &String| outcome.cells.iter().find(|cell| cell.cell == *id).map(figures).unwrap_or_default();
+    means(&ids.iter().map(cell).collect::<Vec<_>>())
 }
 
 fn check(profile: &Profile, settings: &StudySettings) -> Result<(), Error> {

@@ -85,6 +85,8 @@ impl StudySettings {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::{Judge, search};
@@ -109,7 +111,8 @@ mod tests {
             }
             self.asked.extend(trials.iter().map(|trial| (trial.number, budget)));
             let value = |trial: &&Trial| (self.value)(trial.number, budget.unwrap_or(0));
-            let rung = |trial| Rung { budget, value: value(trial), cells: Vec::new() };
+            let rung =
+                |trial| Rung { budget, value: value(trial), figures: BTreeMap::new(), cells: Vec::new() };
             Ok(Some(trials.iter().map(rung).collect()))
         }
 

@@ -1,9 +1,9 @@
 //! What a search is, and what it has come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anomaly_core::write_atomic;
-use report::{TunedDimension, TunedTrial, TuningReport};
+use report::{TunedDimension, TunedFigure, TunedTrial, TuningReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,8 +25,8 @@ pub struct StudySettings {
     pub seed: u64,
     /// How many trials are asked for at once.
     pub batch: usize,
-    /// The figure that is to be high, one of [`report::Evaluation::METRICS`] of the honest choice; or
-    /// [`super::HELD_OUT_LOSS`], which is to be low.
+    /// The figure that is to be high, one of [`report::Evaluation::METRICS`] of the honest choice; or, to be low,
+    /// [`super::HELD_OUT_LOSS`], or [`super::NORMAL_MEAN`] and the name of a term.
     pub metric: String,
     /// In which setting trials begin small; all are whole if `None`.
     pub budget: Option<Budget>,
@@ -107,6 +107,8 @@ pub struct Rung {
     pub budget: Option<u64>,
     /// The mean of the objective over its cells; `None` if one of them has none.
     pub value: Option<f64>,
+    /// The means of everything that a search could go by, the objective among them, by name.
+    pub figures: BTreeMap<String, f64>,
     /// The ids of its cells.
     pub cells: Vec<String>,
 }
@@ -142,6 +144,18 @@ impl Study {
         self.best.and_then(|number| self.trials.get(number))
     }
 
+    /// What trials could have been judged by instead that is shown of them: the ends of what a search may be after, from how well
+    /// images are told apart to how well normal ones are reproduced.
+    fn others(&self) -> Vec<&str> {
+        let rungs = self.trials.iter().filter_map(|trial| trial.rungs.last());
+        let names: BTreeSet<&str> = rungs.flat_map(|rung| rung.figures.keys().map(String::as_str)).collect();
+        let shown = |name: &&str| {
+            let low = Objective::of(name).is_ok_and(Objective::is_low);
+            *name != self.settings.metric && (low || ["image_auroc", "pixel_ap"].contains(name))
+        };
+        names.into_iter().filter(shown).collect()
+    }
+
     /// What a report shows of it.
     pub fn report(&self) -> TuningReport {
         let judged: Vec<&Trial> = self.trials.iter().filter(|trial| trial.value().is_some()).collect();
@@ -169,6 +183,11 @@ impl Study {
                 importance: importance(&places, &values, matches!(dimension.range, Range::Choice(_))),
             }
         };
+        let tuned = |name: &str| TunedFigure {
+            name: name.to_owned(),
+            lower_is_better: Objective::of(name).is_ok_and(Objective::is_low),
+        };
+        let others = self.others();
         let trial = |trial: &Trial| TunedTrial {
             number: trial.number,
             state: match trial.state {
@@ -178,13 +197,14 @@ impl Study {
             },
             budget: trial.rungs.last().and_then(|rung| rung.budget),
             value: trial.value(),
+            others: others.iter().map(|name| trial.rungs.last()?.figures.get(*name).copied()).collect(),
             places: (0..self.settings.dimensions.len()).map(|at| place(trial, at)).collect(),
             settings: trial.settings.values().map(Value::to_string).collect(),
         };
         TuningReport {
             title: self.settings.profile.clone(),
-            metric: self.settings.metric.clone(),
-            lower_is_better: matches!(self.settings.objective(), Ok(Objective::Loss)),
+            objective: tuned(&self.settings.metric),
+            others: others.iter().map(|name| tuned(name)).collect(),
             dimensions: self.settings.dimensions.iter().enumerate().map(dimension).collect(),
             trials: self.trials.iter().map(trial).collect(),
             best: self.best,

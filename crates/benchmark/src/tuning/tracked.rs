@@ -63,18 +63,19 @@ impl StudyTracking {
         Ok(())
     }
 
-    /// A trial was judged at a budget.
+    /// A trial was judged at a budget: the objective, and whatever else it could have been judged by.
     pub(crate) fn judged(&self, trial: &Trial, rung: &Rung) {
-        if let (Some(log), Some(value)) = (self.open.get(&trial.number), rung.value) {
-            let at = rung.budget.unwrap_or(0) as f64;
-            log.event(&Event::Metric { name: self.metric.clone(), at, value });
+        let Some(log) = self.open.get(&trial.number) else { return };
+        let at = rung.budget.unwrap_or(0) as f64;
+        for (name, &value) in &rung.figures {
+            log.event(&Event::Metric { name: name.clone(), at, value });
         }
     }
 
     /// A trial is over.
     pub(crate) fn ended(&mut self, trial: &Trial) -> Result<(), Error> {
         let Some(log) = self.open.remove(&trial.number) else { return Ok(()) };
-        let figures = trial.value().map(|value| (self.metric.clone(), value)).into_iter().collect();
+        let figures = trial.rungs.last().map(|rung| rung.figures.clone()).unwrap_or_default();
         let (status, why) = match trial.state {
             TrialState::Complete => (Ending::Finished, None),
             TrialState::Pruned => (Ending::Cancelled, Some("pruned: others were better at a lower budget")),
