@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PyTorch's part in `cargo xtask bench backbone`, `train-step` and `ops`: the same networks as plain modules, eager.
+"""PyTorch's part in `cargo xtask bench backbone`, `train-step`, `ops` and `optimizers`: the same networks as plain modules, eager.
 
 Started by the command when Python has torch (`--python PATH`); see `contender.py` for what it is told and answers.
 """
@@ -232,7 +232,11 @@ def ops(case):
         for tensor in tensors.values():
             tensor.requires_grad_(True)
             tensor.grad = None
-        (operation(**tensors) * gradient).sum().backward()
+        if device.type == "cpu":
+            operation(**tensors).backward(gradient)
+        else:
+            # As the program's own contenders start there.
+            (operation(**tensors) * gradient).sum().backward()
         results[:] = [tensors[name].grad for name in sorted(tensors)]
         finish(device)
 
@@ -242,7 +246,39 @@ def ops(case):
     return (backward if case["backward"] else forward), outcome
 
 
-KINDS = {"ops": ops, "backbone": backbone, "train_step": train_step}
+RULES = {
+    "adam": lambda case: (torch.optim.Adam, {"weight_decay": case["weight_decay"]}),
+    "adam_w": lambda case: (torch.optim.AdamW, {"weight_decay": case["weight_decay"]}),
+    "sgd": lambda case: (
+        torch.optim.SGD,
+        {"weight_decay": case["weight_decay"], "momentum": case["momentum"]},
+    ),
+}
+
+
+def optimizers(case):
+    device = torch.device(case["device"])
+    inputs = pathlib.Path(case["inputs"])
+    weights = read_tensors(inputs / "weights.safetensors")
+    parameters = {name: tensor.to(device).requires_grad_(True) for name, tensor in sorted(weights.items())}
+    for name, gradient in read_tensors(inputs / "gradients.safetensors").items():
+        parameters[name].grad = gradient.to(device)
+    make, options = RULES[case["rule"]](case)
+    if case.get("fused"):
+        options["fused"] = True
+    optimizer = make(parameters.values(), lr=case["learning_rate"], **options)
+
+    def step():
+        optimizer.step()
+        finish(device)
+
+    for _ in range(case["steps"]):
+        step()
+    first = [value for tensor in parameters.values() for value in flat(tensor.flatten()[:8])]
+    return step, lambda: first
+
+
+KINDS = {"optimizers": optimizers, "ops": ops, "backbone": backbone, "train_step": train_step}
 
 
 def prepare(case):

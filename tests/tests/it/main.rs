@@ -13,3 +13,7 @@ mod runs;
 mod slurm;
 mod tracking;
 mod tuning;
+
+/// As in the binaries: fits are timed by nobody here, but waited for.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
