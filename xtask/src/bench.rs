@@ -26,6 +26,7 @@ mod figures;
 mod generalad;
 mod metrics;
 mod ops;
+mod optimizers;
 mod options;
 mod peak;
 mod protocol;
@@ -55,6 +56,7 @@ enum What {
     GeneralAd(generalad::GeneralAd),
     Metrics(metrics::Metrics),
     Ops(ops::Ops),
+    Optimizers(optimizers::Optimizers),
     TrainStep(train_step::TrainStep),
 }
 
@@ -68,6 +70,7 @@ impl Bench {
             What::GeneralAd(generalad) => generalad.run(),
             What::Metrics(metrics) => metrics.run(),
             What::Ops(ops) => ops.run(),
+            What::Optimizers(optimizers) => optimizers.run(),
             What::TrainStep(train_step) => train_step.run(),
         }
     }

@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var, WithDType, bail};
-use pulp::{Arch, NullaryFnOnce};
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::GradientChange;
-use crate::number::{Composed, LANES, Number, Real};
+use crate::number::{Composed, Number, Real};
 
 /// An element of a parameter and the numbers kept for it, after a step.
 pub(crate) type Changed<N, const STATES: usize> = Result<(N, [N; STATES]), <N as Number>::Error>;
@@ -172,19 +172,20 @@ const CHUNK: usize = 16_384;
 /// Below this many elements, waking the other threads takes longer than the pass itself: most parameters of a network
 /// (biases, norms) are so small.
 const SERIAL: usize = 2 * CHUNK;
-struct Part<'a, T, R, const STATES: usize> {
-    rule: R,
-    change: GradientChange,
-    value: &'a mut [T],
-    gradient: &'a [T],
-    states: [&'a mut [T]; STATES],
+/// A stretch of a parameter, its gradient and its states.
+pub(crate) struct Part<'a, T, R, const STATES: usize> {
+    pub(crate) rule: R,
+    pub(crate) change: GradientChange,
+    pub(crate) value: &'a mut [T],
+    pub(crate) gradient: &'a [T],
+    pub(crate) states: [&'a mut [T]; STATES],
 }
 
 impl<T: Real, R: Rule<STATES>, const STATES: usize> Part<'_, T, R, STATES> {
     fn run(self) -> f64 {
         let arch = Arch::new();
         if self.value.len() <= SERIAL {
-            return arch.dispatch(self);
+            return T::pass(self, arch);
         }
         let Self { rule, change, value, gradient, states } = self;
         let mut states = states.map(|s| s.chunks_mut(CHUNK));
@@ -197,72 +198,9 @@ impl<T: Real, R: Rule<STATES>, const STATES: usize> Part<'_, T, R, STATES> {
             })
             .collect();
         // Added up in their order, so that the sum is the same for every number of threads.
-        let sums: Vec<f64> = parts.into_par_iter().map(|part| arch.dispatch(part)).collect();
+        let sums: Vec<f64> = parts.into_par_iter().map(|part| T::pass(part, arch)).collect();
         sums.iter().sum()
     }
-}
-
-impl<T: Real, R: Rule<STATES>, const STATES: usize> NullaryFnOnce for Part<'_, T, R, STATES> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn call(self) -> f64 {
-        let Self { rule, change, value, gradient, states } = self;
-        let (values, value_rest) = value.as_chunks_mut::<LANES>();
-        let (gradients, gradient_rest) = gradient.as_chunks::<LANES>();
-        let mut states = states.map(|s| s.as_chunks_mut::<LANES>());
-        let mut sums = [0.0; LANES];
-        for (block, (value, gradient)) in values.iter_mut().zip(gradients).enumerate() {
-            let mut kept = states.each_ref().map(|s| s.0[block]);
-            let measured = step::<T, R, STATES>(rule, change, value, *gradient, &mut kept);
-            for (state, kept) in states.iter_mut().zip(kept) {
-                state.0[block] = kept;
-            }
-            if let Some(measured) = measured {
-                for (sum, measured) in sums.iter_mut().zip(measured) {
-                    *sum += measured.to_f64();
-                }
-            }
-        }
-        // What fills no whole block goes through one filled up with zeros.
-        let rest = value_rest.len();
-        let filled = |numbers: &[T]| {
-            let mut block = [T::default(); LANES];
-            block[..rest].copy_from_slice(numbers);
-            block
-        };
-        let mut value = filled(value_rest);
-        let mut kept = states.each_ref().map(|s| filled(s.1));
-        let measured = step::<T, R, STATES>(rule, change, &mut value, filled(gradient_rest), &mut kept);
-        value_rest.copy_from_slice(&value[..rest]);
-        for (state, kept) in states.iter_mut().zip(kept) {
-            state.1.copy_from_slice(&kept[..rest]);
-        }
-        if let Some(measured) = measured {
-            for (sum, measured) in sums.iter_mut().zip(&measured[..rest]) {
-                *sum += measured.to_f64();
-            }
-        }
-        sums.iter().sum()
-    }
-}
-
-/// Changes one block of elements; gives what the rule measures of them.
-#[inline(always)]
-fn step<T: Real, R: Rule<STATES>, const STATES: usize>(
-    rule: R,
-    change: GradientChange,
-    value: &mut [T; LANES],
-    gradient: [T; LANES],
-    kept: &mut [[T; LANES]; STATES],
-) -> Option<[T; LANES]> {
-    let Ok(gradient) = T::block(gradient).scaled(change.scale);
-    let gradient = T::within(gradient, change.limit);
-    let Ok((changed, states)) = rule.change(T::block(*value), gradient, kept.map(T::block));
-    let Ok(measured) = rule.measure(&gradient, &states);
-    *value = T::numbers(changed);
-    *kept = states.map(T::numbers);
-    measured.map(T::numbers)
 }
 
 #[cfg(test)]

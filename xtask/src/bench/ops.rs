@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var};
 use random_streams::Streams;
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,7 @@ impl Work for Applied {
         if self.vars.is_empty() {
             self.results.push(result);
         } else {
-            let gradients = (result * &self.gradient)?.sum_all()?.backward()?;
+            let gradients = started_with(&result, &self.gradient)?.backward()?;
             for (name, var) in &self.vars {
                 let gradient = gradients.get(var).with_context(|| format!("`{name}` has no gradient"))?;
                 self.results.push(gradient.clone());
@@ -153,5 +153,31 @@ impl Work for Applied {
     fn outcome(&mut self) -> Result<Vec<f64>> {
         let values = self.results.iter().map(work::values).collect::<Result<Vec<_>>>()?;
         Ok(values.concat())
+    }
+}
+
+/// A scalar whose gradient with respect to `result` is `gradient`, at no cost of its own on the host, as `backward(gradient)` of
+/// `PyTorch`. On a GPU it is the sum of their products.
+fn started_with(result: &Tensor, gradient: &Tensor) -> candle_core::Result<Tensor> {
+    if result.device().is_cpu() {
+        result.apply_op1(Start(gradient.clone()))
+    } else {
+        (result * gradient)?.sum_all()
+    }
+}
+
+struct Start(Tensor);
+
+impl CustomOp1 for Start {
+    fn name(&self) -> &'static str {
+        "start of a backward pass"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(self.0.clone()))
     }
 }

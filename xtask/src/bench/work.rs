@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{anogan_trans, backbone, data, metrics, ops, train_step};
+use super::{anogan_trans, backbone, data, metrics, ops, optimizers, train_step};
 
 /// A piece of work that is ready to be repeated.
 pub(crate) trait Work {
@@ -38,6 +38,8 @@ pub(crate) enum Case {
     Metrics(metrics::Case),
     /// One operation.
     Ops(ops::Case),
+    /// An optimiser's step.
+    Optimizers(optimizers::Case),
     /// Forward, backward and the optimiser's step.
     TrainStep(train_step::Case),
 }
@@ -51,6 +53,7 @@ impl Case {
             Self::Data(case) => Box::new(case.prepare()?),
             Self::Metrics(case) => Box::new(case.prepare()?),
             Self::Ops(case) => Box::new(case.prepare()?),
+            Self::Optimizers(case) => Box::new(case.prepare()?),
             Self::TrainStep(case) => Box::new(case.prepare()?),
         })
     }
