@@ -55,6 +55,15 @@ fn operations_are_measured_and_chosen_by_name() {
 }
 
 #[test]
+fn optimisers_are_measured_beside_candle_s() {
+    let measured = measured(&["optimizers", "--filter", "AdamW"]);
+    ours_alone(&measured);
+    let standings = measured["comparisons"][0]["standings"].as_array().unwrap();
+    let named: Vec<_> = standings.iter().map(|standing| standing["contender"].as_str().unwrap()).collect();
+    assert_eq!(named, ["ours f32", "candle f32", "PyTorch f32", "PyTorch f32, fused"]);
+}
+
+#[test]
 fn another_build_is_compared_with() {
     let itself = xtask().get_program().to_str().unwrap().to_owned();
     let measured = measured(&["train-step", "--against", &itself]);
