@@ -4,30 +4,71 @@ use candle_core::Tensor;
 
 use crate::Result;
 
-/// Row-major weights: `weights[o * inputs + i]` is what input `i` adds to output `o`.
+/// What one input adds to one output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Tap {
+    output: usize,
+    input: usize,
+    weight: f64,
+}
+
+/// Few taps of a large matrix, in the order in which they were added.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AxisMap {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    weights: Vec<f64>,
+    taps: Vec<Tap>,
+}
+
+/// The taps of a map or of its transpose, output by output.
+#[cfg(any(test, feature = "cuda"))]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Taps {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// Where each output's taps start, and where the last ones end; then the input of each tap.
+    pub(crate) places: Vec<u32>,
+    /// The weight of each tap.
+    pub(crate) weights: Vec<f32>,
 }
 
 impl AxisMap {
     pub(crate) fn zeros(inputs: usize, outputs: usize) -> Self {
-        Self { inputs, outputs, weights: vec![0.0; inputs * outputs] }
+        Self { inputs, outputs, taps: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, output: usize, input: usize, weight: f64) {
-        self.weights[output * self.inputs + input] += weight;
+        assert!(output < self.outputs && input < self.inputs, "a tap outside of its map");
+        if weight != 0.0 {
+            self.taps.push(Tap { output, input, weight });
+        }
     }
 
-    fn is_identity(&self) -> bool {
+    pub(crate) fn is_identity(&self) -> bool {
         self.inputs == self.outputs
-            && self
-                .weights
-                .iter()
-                .enumerate()
-                .all(|(i, &w)| w == if i / self.inputs == i % self.inputs { 1.0 } else { 0.0 })
+            && self.taps.len() == self.outputs
+            && self.taps.iter().enumerate().all(|(i, &tap)| tap == Tap { output: i, input: i, weight: 1.0 })
+    }
+
+    /// The taps of each output.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn taps_by_output(&self) -> Taps {
+        Self::listed(self.inputs, self.outputs, self.taps.clone())
+    }
+
+    /// The transposed map's, which maps gradients back.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn taps_by_input(&self) -> Taps {
+        let turned = self.taps.iter().map(|t| Tap { output: t.input, input: t.output, ..*t }).collect();
+        Self::listed(self.outputs, self.inputs, turned)
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn listed(inputs: usize, outputs: usize, mut taps: Vec<Tap>) -> Taps {
+        taps.sort_by_key(|tap| tap.output); // stable: each output's sum keeps its order
+        let starts = (0..=outputs).map(|output| taps.partition_point(|tap| tap.output < output) as u32);
+        let places = starts.chain(taps.iter().map(|tap| tap.input as u32)).collect();
+        Taps { inputs, outputs, places, weights: taps.iter().map(|tap| tap.weight as f32).collect() }
     }
 
     /// Along the last axis of `x` `(P, n, inputs)`: `(P, n, outputs)`.
@@ -53,7 +94,11 @@ impl AxisMap {
 
     /// `(outputs, inputs)`, for tensors like `x`.
     fn matrix(&self, x: &Tensor) -> Result<Tensor> {
-        let matrix = Tensor::from_slice(&self.weights, (self.outputs, self.inputs), x.device())?;
+        let mut weights = vec![0.0; self.outputs * self.inputs];
+        for tap in &self.taps {
+            weights[tap.output * self.inputs + tap.input] += tap.weight;
+        }
+        let matrix = Tensor::from_vec(weights, (self.outputs, self.inputs), x.device())?;
         Ok(matrix.to_dtype(x.dtype())?)
     }
 }
@@ -63,8 +108,40 @@ pub(crate) fn apply(rows: &AxisMap, columns: &AxisMap, x: &Tensor) -> Result<Ten
     let dims = x.dims();
     let leading = &dims[..dims.len() - 2];
     let flat = x.reshape((leading.iter().product::<usize>(), rows.inputs, columns.inputs))?;
-    let done = rows.along_rows(&columns.along_last(&flat)?)?;
+    let done = both(rows, columns, &flat)?;
     let mut shape = leading.to_vec();
     shape.extend([rows.outputs, columns.outputs]);
     Ok(done.reshape(shape)?)
+}
+
+/// Of `x` `(P, rows.inputs, columns.inputs)`.
+fn both(rows: &AxisMap, columns: &AxisMap, x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(done) = crate::cuda::map_operations::along_both(rows, columns, x)? {
+        return Ok(done);
+    }
+    rows.along_rows(&columns.along_last(x)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AxisMap;
+
+    #[test]
+    fn taps_are_listed_by_output_and_by_input() {
+        let mut map = AxisMap::zeros(3, 2);
+        for (output, input, weight) in [(1, 0, 0.5), (0, 2, 1.0), (1, 2, 0.25), (0, 1, 0.0)] {
+            map.add(output, input, weight);
+        }
+        let forward = map.taps_by_output();
+        assert_eq!((forward.inputs, forward.outputs), (3, 2));
+        assert_eq!(forward.places, [0, 1, 3, 2, 0, 2]);
+        assert_eq!(forward.weights, [1.0, 0.5, 0.25]);
+        let back = map.taps_by_input();
+        assert_eq!((back.inputs, back.outputs), (2, 3));
+        // Input 1 has no weight anywhere.
+        assert_eq!(back.places, [0, 1, 1, 3, 1, 0, 1]);
+        assert_eq!(back.weights, [0.5, 1.0, 0.25]);
+        assert!(!map.is_identity());
+    }
 }

@@ -17,8 +17,12 @@ pub(crate) mod attention;
 pub(crate) mod columns;
 pub(crate) mod elements;
 #[cfg(feature = "cuda")]
+pub(crate) mod map_operations;
+pub(crate) mod maps;
+#[cfg(feature = "cuda")]
 pub(crate) mod operations;
 pub(crate) mod rows;
+pub(crate) mod ssim;
 
 use candle_core::{DType, Result, bail};
 
@@ -28,7 +32,9 @@ pub(crate) enum Module {
     Attention,
     Columns,
     Elements,
+    Maps,
     Rows,
+    Ssim,
 }
 
 impl Module {
@@ -38,7 +44,9 @@ impl Module {
             Self::Attention => "attention",
             Self::Columns => "columns",
             Self::Elements => "elements",
+            Self::Maps => "maps",
             Self::Rows => "rows",
+            Self::Ssim => "ssim",
         }
     }
 }

@@ -19,6 +19,11 @@ pub enum Border {
 }
 
 impl Border {
+    /// The shortest axis that `window` can be moved along.
+    fn least(self, window: &[f64]) -> usize {
+        if self == Self::Valid { window.len() } else { 1 }
+    }
+
     /// The sample read at `position`, which may lie far outside; mirrors bounce as often as they must.
     fn index(self, position: isize, length: usize) -> Option<usize> {
         let n = length as isize;
@@ -70,15 +75,22 @@ pub fn separable_filter(x: &Tensor, window: &[f64], border: Border) -> Result<Te
             found: window.len() as f64,
         });
     }
-    let least = if border == Border::Valid { window.len() } else { 1 };
+    if let Some((rows, columns)) = axes(x, window, border) {
+        return apply(&rows, &columns, x);
+    }
+    let least = border.least(window);
+    let expected = format!("(.., at least {least}, at least {least})");
+    Err(Error::shape("separable_filter", "x", expected, x.shape()))
+}
+
+/// What the filter is along the last two axes of `x`, rows first; `None` if they are missing or too short.
+pub(crate) fn axes(x: &Tensor, window: &[f64], border: Border) -> Option<(AxisMap, AxisMap)> {
+    let least = border.least(window);
     match *x.dims() {
         [.., height, width] if height >= least && width >= least => {
-            apply(&axis(height, window, border), &axis(width, window, border), x)
+            Some((axis(height, window, border), axis(width, window, border)))
         }
-        _ => {
-            let expected = format!("(.., at least {least}, at least {least})");
-            Err(Error::shape("separable_filter", "x", expected, x.shape()))
-        }
+        _ => None,
     }
 }
 

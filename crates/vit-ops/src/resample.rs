@@ -68,6 +68,12 @@ impl Resample {
         (self.rows.outputs, self.columns.outputs)
     }
 
+    /// The maps along rows and along columns.
+    #[cfg(test)]
+    pub(crate) fn axes(&self) -> (&AxisMap, &AxisMap) {
+        (&self.rows, &self.columns)
+    }
+
     /// Resamples the last two axes of `x`, `(.., old height, old width)`.
     ///
     /// # Errors

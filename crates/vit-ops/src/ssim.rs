@@ -41,6 +41,14 @@ pub fn ssim(x: &Tensor, y: &Tensor, options: &SsimOptions) -> Result<Tensor> {
         Err(_) => return Err(Error::shape("ssim", "x", "(B, C, H, W)", x.shape())),
     };
     let window = gaussian_window(options.sigma, options.radius)?;
+    let (c1, c2) = ((0.01 * options.range).powi(2), (0.03 * options.range).powi(2));
+    #[cfg(feature = "cuda")]
+    if let Some((rows, columns)) = crate::filter::axes(x, &window, options.border) {
+        let windowing = crate::cuda::map_operations::Windowing { rows, columns, c1, c2 };
+        if let Some(map) = crate::cuda::map_operations::ssim(x, y, &windowing)? {
+            return Ok(map);
+        }
+    }
     // All five moments in one filtering.
     let moments = Tensor::cat(&[x, y, &x.sqr()?, &y.sqr()?, &(x * y)?], 0)?;
     let moments = separable_filter(&moments, &window, options.border)?;
@@ -49,7 +57,6 @@ pub fn ssim(x: &Tensor, y: &Tensor, options: &SsimOptions) -> Result<Tensor> {
     let (square_x, square_y, product) = (mean_x.sqr()?, mean_y.sqr()?, (&mean_x * &mean_y)?);
     let (variance_x, variance_y) = ((moment(2)? - &square_x)?, (moment(3)? - &square_y)?);
     let covariance = (moment(4)? - &product)?;
-    let (c1, c2) = ((0.01 * options.range).powi(2), (0.03 * options.range).powi(2));
     let above = (((product * 2.0)? + c1)? * ((covariance * 2.0)? + c2)?)?;
     let below = (((square_x + square_y)? + c1)? * ((variance_x + variance_y)? + c2)?)?;
     Ok((above / below)?)

@@ -24,7 +24,9 @@ impl Module {
             Self::Attention => ptx::ATTENTION,
             Self::Columns => ptx::COLUMNS,
             Self::Elements => ptx::ELEMENTS,
+            Self::Maps => ptx::MAPS,
             Self::Rows => ptx::ROWS,
+            Self::Ssim => ptx::SSIM,
         }
     }
 }
@@ -48,10 +50,11 @@ fn read<'a>(storage: &'a CudaStorage, start: usize, stream: &'a CudaStream) -> R
     }
     Ok(match &storage.slice {
         CudaStorageSlice::U8(slice) => of(slice, start, stream),
+        CudaStorageSlice::U32(slice) => of(slice, start, stream),
         CudaStorageSlice::F32(slice) => of(slice, start, stream),
         CudaStorageSlice::F16(slice) => of(slice, start, stream),
         CudaStorageSlice::BF16(slice) => of(slice, start, stream),
-        _ => bail!("the CUDA kernels take u8, f32, f16 and bf16, not {}", storage.dtype().as_str()),
+        _ => bail!("the CUDA kernels take u8, u32, f32, f16 and bf16, not {}", storage.dtype().as_str()),
     })
 }
 

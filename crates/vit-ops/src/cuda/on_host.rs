@@ -15,9 +15,12 @@ use half::{bf16, f16};
 
 use super::attention::{self, AttentionShape, Pairs, Qkv};
 use super::elements::{self, Form};
-use super::{Arg, Input, Launch, Machine, Rows, columns, rows};
+use super::maps::Table;
+use super::ssim::Windows;
+use super::{Arg, Input, Launch, Machine, Rows, columns, maps, rows};
+use crate::axis_map::Taps;
 use crate::gradient_check::{normal, values};
-use crate::{AttentionOptions, Dropout, Gelu};
+use crate::{AttentionOptions, Border, Dropout, Gelu, Interpolation, Resample, SsimOptions};
 
 struct HostArray {
     dtype: DType,
@@ -29,6 +32,7 @@ impl HostArray {
         let values = values(tensor);
         let bytes = match dtype {
             DType::U8 => values.iter().map(|v| *v as u8).collect(),
+            DType::U32 => values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect(),
             DType::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
             DType::F16 => values.iter().flat_map(|v| f16::from_f64(*v).to_le_bytes()).collect(),
             DType::BF16 => values.iter().flat_map(|v| bf16::from_f64(*v).to_le_bytes()).collect(),
@@ -68,7 +72,7 @@ fn program() -> &'static Path {
         let fresh = program.with_extension(std::process::id().to_string());
         let status = Command::new("c++")
             .args(["-std=c++17", "-O1", "-DKERNELS_ON_HOST", "-x", "c++"])
-            .args(["host.cpp", "attention.cu", "columns.cu", "elements.cu", "rows.cu"])
+            .args(["host.cpp", "attention.cu", "columns.cu", "elements.cu", "maps.cu", "rows.cu", "ssim.cu"])
             .arg("-o")
             .arg(&fresh)
             .current_dir(sources)
@@ -416,6 +420,102 @@ fn kernels_on_host_attention_with_every_option() {
         let of_bias = Tensor::from_vec(found.bias.unwrap().values(), (batch, heads, tokens, tokens), &device);
         close("a bias' gradient", &values(&of_bias.unwrap().sum(0).unwrap()), &gradients[1], dtype);
     });
+}
+
+/// A map's taps in the host's memory.
+struct HostTaps {
+    places: HostArray,
+    weights: HostArray,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl HostTaps {
+    fn new(taps: &Taps) -> Self {
+        let tensor = |values: Vec<f64>| Tensor::new(values, &Device::Cpu).unwrap();
+        Self {
+            places: HostArray::of(&tensor(taps.places.iter().copied().map(f64::from).collect()), DType::U32),
+            weights: HostArray::of(
+                &tensor(taps.weights.iter().copied().map(f64::from).collect()),
+                DType::F32,
+            ),
+            inputs: taps.inputs,
+            outputs: taps.outputs,
+        }
+    }
+
+    fn table(&self) -> Table<'_, HostArray> {
+        Table {
+            places: self.places.input(),
+            weights: self.weights.input(),
+            inputs: self.inputs,
+            outputs: self.outputs,
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a C++ compiler"]
+fn kernels_on_host_maps_along_an_axis() {
+    let interpolations = [Interpolation::Linear, Interpolation::CubicAntialias, Interpolation::Nearest];
+    for (at, interpolation) in interpolations.into_iter().enumerate() {
+        let (old, new) = [((5, 7), (9, 4)), ((6, 3), (4, 8)), ((2, 9), (1, 3))][at];
+        let resample = Resample::new(interpolation, old, new).unwrap();
+        everywhere(|host, dtype| {
+            let x = rounded(&[3, old.0, old.1], 0, dtype);
+            let gradient = rounded(&[3, new.0, new.1], 1, dtype);
+            let (value, gradients) = reference(&[&x], Some(&gradient), |t| resample.apply(&t[0]));
+            let (rows, columns) = resample.axes();
+            let along = |taps: &Taps, x: &HostArray, outer: usize, inner: usize| {
+                let taps = HostTaps::new(taps);
+                maps::map_axis(host, dtype, x.input(), &taps.table(), outer, inner).unwrap()
+            };
+            let across = along(&columns.taps_by_output(), &HostArray::of(&x, dtype), 3 * old.0, 1);
+            let found = along(&rows.taps_by_output(), &across, 3, new.1);
+            close("resampling", &found.values(), &value, dtype);
+            let across = along(&rows.taps_by_input(), &HostArray::of(&gradient, dtype), 3, new.1);
+            let found = along(&columns.taps_by_input(), &across, 3 * old.0, 1);
+            close("resampling's gradient", &found.values(), &gradients[0], dtype);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs a C++ compiler"]
+fn kernels_on_host_ssim() {
+    for border in [Border::Symmetric, Border::Zero, Border::Valid] {
+        let options = SsimOptions { radius: 2, sigma: 1.1, range: 2.0, border };
+        everywhere(|host, dtype| {
+            let (height, width) = (7, 9);
+            // Images of contrast: where nothing varies, similarities are quotients of rounding errors.
+            let (x, y) =
+                (rounded(&[2, 2, height, width], 0, dtype), rounded(&[2, 2, height, width], 1, dtype));
+            let map = crate::ssim(&x, &y, &options).unwrap();
+            let gradient = rounded(map.dims(), 2, dtype);
+            let (value, gradients) =
+                reference(&[&x, &y], Some(&gradient), |t| crate::ssim(&t[0], &t[1], &options));
+            let window = crate::filter::gaussian_window(options.sigma, options.radius).unwrap();
+            let (rows, columns) = crate::filter::axes(&x, &window, border).unwrap();
+            let [x, y, gradient] = [&x, &y, &gradient].map(|t| HostArray::of(t, dtype));
+            let taps = [columns.taps_by_output(), rows.taps_by_output()];
+            let [by_columns, by_rows] = [HostTaps::new(&taps[0]), HostTaps::new(&taps[1])];
+            let windows = Windows {
+                x: x.input(),
+                y: y.input(),
+                planes: 4,
+                columns: by_columns.table(),
+                rows: by_rows.table(),
+                c1: 4e-4,
+                c2: 36e-4,
+            };
+            close("similarity", &windows.map(host, dtype).unwrap().values(), &value, dtype);
+            let [by_columns, by_rows] =
+                [HostTaps::new(&columns.taps_by_input()), HostTaps::new(&rows.taps_by_input())];
+            let back = (&by_columns.table(), &by_rows.table());
+            let found = windows.backward(host, dtype, gradient.input(), back).unwrap();
+            close("similarity's gradients", &found.values(), &gradients.concat(), dtype);
+        });
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) fn takes(x: &Tensor) -> bool {
 }
 
 /// Whether the kernels take `x` together with all of `others`.
-fn takes_all(x: &Tensor, others: &[&Tensor]) -> bool {
+pub(super) fn takes_all(x: &Tensor, others: &[&Tensor]) -> bool {
     takes(x) && others.iter().all(|other| other.device().is_cuda() && other.dtype() == x.dtype())
 }
 
@@ -29,18 +29,18 @@ fn rows_of(shape: &Shape) -> Rows {
 }
 
 /// A tensor on a GPU, held for reading.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     storage: StorageRef<'a>,
     layout: &'a Layout,
 }
 
 impl<'a> Held<'a> {
-    fn new(tensor: &'a Tensor) -> Self {
+    pub(super) fn new(tensor: &'a Tensor) -> Self {
         let (storage, layout) = tensor.storage_and_layout();
         Self { storage, layout }
     }
 
-    fn input(&self) -> Result<Input<'_, CudaStorage>> {
+    pub(super) fn input(&self) -> Result<Input<'_, CudaStorage>> {
         match &*self.storage {
             Storage::Cuda(storage) => input(storage, self.layout),
             _ => bail!("a CUDA kernel takes tensors on a GPU"),
@@ -48,7 +48,7 @@ impl<'a> Held<'a> {
     }
 }
 
-fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
+pub(super) fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
     match tensor.device() {
         Device::Cuda(device) => Ok(device),
         _ => bail!("a CUDA kernel takes tensors on a GPU"),
@@ -56,7 +56,7 @@ fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
 }
 
 /// A tensor without a graph.
-fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
+pub(super) fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }
 
