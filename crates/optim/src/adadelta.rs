@@ -88,12 +88,18 @@ impl Rule<2> for Delta {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::Delta;
-    use crate::sweep::tests::both_ways_agree;
+    use crate::sweep::tests::{BothWaysAgree, Check};
+
+    pub(crate) fn every_form(check: &impl Check) {
+        for added in [0.1, 0.0] {
+            check.rule(Delta { added, kept: 0.9, rho: 0.8, share: 0.2, epsilon: 1e-2, size: 0.5 });
+        }
+    }
 
     #[test]
     fn host_and_other_devices_agree() {
-        both_ways_agree(Delta { added: 0.1, kept: 0.9, rho: 0.8, share: 0.2, epsilon: 1e-2, size: 0.5 });
+        every_form(&BothWaysAgree);
     }
 }

@@ -98,15 +98,21 @@ impl Rule<1> for DivideBySum {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::DivideBySum;
     use crate::RootEpsilon;
-    use crate::sweep::tests::both_ways_agree;
+    use crate::sweep::tests::{BothWaysAgree, Check};
+
+    pub(crate) fn every_form(check: &impl Check) {
+        for place in [RootEpsilon::Outside, RootEpsilon::Inside] {
+            for added in [0.1, 0.0] {
+                check.rule(DivideBySum { added, kept: 0.9, size: 0.2, epsilon: 1e-3, place });
+            }
+        }
+    }
 
     #[test]
     fn host_and_other_devices_agree() {
-        for place in [RootEpsilon::Outside, RootEpsilon::Inside] {
-            both_ways_agree(DivideBySum { added: 0.1, kept: 0.9, size: 0.2, epsilon: 1e-3, place });
-        }
+        every_form(&BothWaysAgree);
     }
 }

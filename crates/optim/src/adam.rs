@@ -299,10 +299,10 @@ impl Rule<3> for Step {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{Adam, AdamOptions, EpsilonPlace, Measured, Moments, Step, Whole};
-    use crate::sweep::tests::both_ways_agree;
+    use crate::sweep::tests::{BothWaysAgree, Check};
     use crate::{Decay, Error, Optimizer, OptimizerState, ParameterGroup};
     use candle_core::backprop::GradStore;
     use candle_core::{DType, Device, Tensor, Var};
@@ -371,16 +371,22 @@ mod tests {
         }
     }
 
+    pub(crate) fn every_form(check: &impl Check) {
+        let l2 = Moments { added: 0.02, kept: 0.99, mean_share: 0.1, beta2: 0.99, square_share: 0.01 };
+        let step = Step { size: 0.02, root_divisor: 0.3, epsilon: 1e-3 };
+        for moments in [l2, Moments { added: 0.0, ..l2 }, Moments { mean_share: 0.7, ..l2 }] {
+            check.rule::<2>(Whole { moments, step });
+            check.rule::<3>(Whole { moments, step });
+            check.rule::<2>(Measured { moments, step });
+            check.rule::<3>(Measured { moments, step });
+        }
+        check.rule::<2>(step);
+        check.rule::<3>(step);
+    }
+
     #[test]
     fn host_and_other_devices_agree() {
-        let moments = Moments { added: 0.02, kept: 0.99, mean_share: 0.1, beta2: 0.99, square_share: 0.01 };
-        let step = Step { size: 0.02, root_divisor: 0.3, epsilon: 1e-3 };
-        both_ways_agree::<2>(Whole { moments, step });
-        both_ways_agree::<3>(Whole { moments, step });
-        both_ways_agree::<2>(Measured { moments, step });
-        both_ways_agree::<3>(Measured { moments, step });
-        both_ways_agree::<2>(step);
-        both_ways_agree::<3>(step);
+        every_form(&BothWaysAgree);
     }
 
     #[test]

@@ -33,6 +33,8 @@ mod adadelta;
 mod adagrad;
 mod adam;
 mod clipping;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod descent;
 mod error;
 mod group;

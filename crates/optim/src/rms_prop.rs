@@ -149,14 +149,13 @@ impl Rule<2> for Divide {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::Divide;
     use crate::RootEpsilon;
-    use crate::sweep::tests::both_ways_agree;
+    use crate::sweep::tests::{BothWaysAgree, Check};
 
-    #[test]
-    fn host_and_other_devices_agree() {
-        let rule = Divide {
+    pub(crate) fn every_form(check: &impl Check) {
+        let l2 = Divide {
             added: 0.1,
             kept: 0.9,
             rho: 0.8,
@@ -168,8 +167,15 @@ mod tests {
             size: 0.7,
         };
         for place in [RootEpsilon::Outside, RootEpsilon::Inside] {
-            both_ways_agree::<1>(Divide { place, ..rule });
-            both_ways_agree::<2>(Divide { place, ..rule });
+            for rule in [Divide { place, ..l2 }, Divide { place, added: 0.0, ..l2 }] {
+                check.rule::<1>(rule);
+                check.rule::<2>(rule);
+            }
         }
+    }
+
+    #[test]
+    fn host_and_other_devices_agree() {
+        every_form(&BothWaysAgree);
     }
 }

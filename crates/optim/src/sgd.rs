@@ -161,10 +161,10 @@ impl Rule<1> for Descend {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{Descend, Sgd, SgdOptions};
-    use crate::sweep::tests::both_ways_agree;
+    use crate::sweep::tests::{BothWaysAgree, Check};
     use crate::{Optimizer, OptimizerState, ParameterGroup};
     use candle_core::{Device, Var};
 
@@ -206,12 +206,18 @@ mod tests {
         }
     }
 
+    pub(crate) fn every_form(check: &impl Check) {
+        let l2 = Descend { added: 0.1, kept: 0.9, size: 0.3, momentum: 0.8, share: 0.7, ahead: None };
+        for rule in [l2, Descend { added: 0.0, ..l2 }] {
+            check.rule::<0>(rule);
+            check.rule::<1>(rule);
+            check.rule::<1>(Descend { ahead: Some(1.0), ..rule });
+        }
+    }
+
     #[test]
     fn host_and_other_devices_agree() {
-        let rule = Descend { added: 0.1, kept: 0.9, size: 0.3, momentum: 0.8, share: 0.7, ahead: None };
-        both_ways_agree::<0>(rule);
-        both_ways_agree::<1>(rule);
-        both_ways_agree::<1>(Descend { ahead: Some(1.0), ..rule });
+        every_form(&BothWaysAgree);
     }
 
     #[test]

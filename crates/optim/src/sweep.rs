@@ -1,13 +1,15 @@
-//! One pass over a parameter, its gradient and its state, element by element: vectorised and parallel on the host,
-//! composed of candle's operations on other devices and for other types.
+//! One pass over a parameter, its gradient and its state, element by element: vectorised and parallel on the host, a
+//! kernel on CUDA, composed of candle's operations on other devices and for other types.
 
 use std::cell::{Cell, RefCell};
 
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var, WithDType, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, Var, WithDType, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::GradientChange;
+#[cfg(feature = "cuda")]
+use crate::cuda::device;
 use crate::number::{Composed, Number, Real};
 
 /// An element of a parameter and the numbers kept for it, after a step.
@@ -25,10 +27,12 @@ pub(crate) trait Rule<const STATES: usize>: Copy + Send + Sync {
 }
 
 /// The numbers kept for each element of a parameter.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum States {
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Vec<candle_core::CudaStorage>),
     Composed(Vec<Tensor>),
 }
 
@@ -44,9 +48,13 @@ impl States {
         fn host<T: WithDType>(tensors: &[Tensor]) -> candle_core::Result<Vec<Vec<T>>> {
             tensors.iter().map(|t| t.flatten_all()?.to_vec1()).collect()
         }
-        Ok(match (var.device().is_cpu(), var.dtype()) {
-            (true, DType::F32) => Self::F32(host(tensors)?),
-            (true, DType::F64) => Self::F64(host(tensors)?),
+        Ok(match (var.device(), var.dtype()) {
+            (Device::Cpu, DType::F32) => Self::F32(host(tensors)?),
+            (Device::Cpu, DType::F64) => Self::F64(host(tensors)?),
+            #[cfg(feature = "cuda")]
+            (device @ Device::Cuda(_), DType::F32 | DType::F64) => {
+                Self::Cuda(tensors.iter().map(|t| device::storage(t, device)).collect::<Result<_, _>>()?)
+            }
             _ => Self::Composed(
                 tensors.iter().map(|t| t.detach().to_device(var.device())).collect::<Result<_, _>>()?,
             ),
@@ -59,6 +67,8 @@ impl States {
         match self {
             Self::F32(all) => all.iter().map(|s| Tensor::from_slice(s, shape, var.device())).collect(),
             Self::F64(all) => all.iter().map(|s| Tensor::from_slice(s, shape, var.device())).collect(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(all) => all.iter().map(|s| device::tensor(s, shape)).collect(),
             Self::Composed(all) => all.iter().map(Tensor::copy).collect(),
         }
     }
@@ -74,8 +84,8 @@ pub(crate) fn sweep<const STATES: usize, R: Rule<STATES>>(
 ) -> candle_core::Result<f64> {
     match states {
         States::Composed(states) => composed(rule, change, value, gradient, states),
-        host => {
-            let pass = HostPass { rule, change, states: RefCell::new(host), sum: Cell::new(0.0) };
+        own => {
+            let pass = Pass { rule, change, states: RefCell::new(own), sum: Cell::new(0.0) };
             value.inplace_op2(gradient, &pass)?;
             Ok(pass.sum.get())
         }
@@ -107,14 +117,15 @@ fn composed<const STATES: usize, R: Rule<STATES>>(
     Ok(sum)
 }
 
-struct HostPass<'a, R, const STATES: usize> {
+/// One pass over numbers with states of their own kind.
+struct Pass<'a, R, const STATES: usize> {
     rule: R,
     change: GradientChange,
     states: RefCell<&'a mut States>,
     sum: Cell<f64>,
 }
 
-impl<const STATES: usize, R: Rule<STATES>> InplaceOp2 for HostPass<'_, R, STATES> {
+impl<const STATES: usize, R: Rule<STATES>> InplaceOp2 for Pass<'_, R, STATES> {
     fn name(&self) -> &'static str {
         "optimiser_step"
     }
@@ -129,14 +140,32 @@ impl<const STATES: usize, R: Rule<STATES>> InplaceOp2 for HostPass<'_, R, STATES
         let sum = match &mut **self.states.borrow_mut() {
             States::F32(s) => self.on::<f32>(value, value_layout, gradient, gradient_layout, s)?,
             States::F64(s) => self.on::<f64>(value, value_layout, gradient, gradient_layout, s)?,
-            States::Composed(_) => bail!("an optimiser's states lie on another device than its parameter"),
+            #[cfg(feature = "cuda")]
+            States::Cuda(_) => return elsewhere(),
+            States::Composed(_) => return elsewhere(),
         };
         self.sum.set(sum);
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        value: &mut candle_core::CudaStorage,
+        value_layout: &Layout,
+        gradient: &candle_core::CudaStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let States::Cuda(states) = &mut **self.states.borrow_mut() else {
+            return elsewhere();
+        };
+        let (value, gradient) = ((value, value_layout), (gradient, gradient_layout));
+        self.sum.set(device::pass(self.rule, self.change, value, gradient, states)?);
+        Ok(())
+    }
 }
 
-impl<const STATES: usize, R: Rule<STATES>> HostPass<'_, R, STATES> {
+impl<const STATES: usize, R: Rule<STATES>> Pass<'_, R, STATES> {
     fn on<T: Real>(
         &self,
         value: &mut CpuStorage,
@@ -165,6 +194,10 @@ impl<const STATES: usize, R: Rule<STATES>> HostPass<'_, R, STATES> {
         };
         Ok(part.run())
     }
+}
+
+fn elsewhere<T>() -> candle_core::Result<T> {
+    bail!("an optimiser's states lie on another device than its parameter")
 }
 
 /// Elements a task: with four arrays of floats a quarter of a megabyte, which a core's own cache holds.
@@ -211,7 +244,12 @@ pub(crate) mod tests {
     use super::{Rule, States, sweep};
     use crate::GradientChange;
 
-    fn numbers(count: usize, offset: f64, dtype: DType) -> Tensor {
+    /// What is asked of the rules of every optimiser, in all their forms.
+    pub(crate) trait Check {
+        fn rule<const STATES: usize>(&self, rule: impl Rule<STATES>);
+    }
+
+    pub(crate) fn numbers(count: usize, offset: f64, dtype: DType) -> Tensor {
         let values: Vec<f64> = (0..count).map(|i| ((i as f64 + offset) * 0.37).sin().abs()).collect();
         Tensor::new(values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
     }
@@ -222,7 +260,15 @@ pub(crate) mod tests {
     }
 
     /// The way of the host and the way of other devices must give the same numbers.
-    pub(crate) fn both_ways_agree<const STATES: usize>(rule: impl Rule<STATES>) {
+    pub(crate) struct BothWaysAgree;
+
+    impl Check for BothWaysAgree {
+        fn rule<const STATES: usize>(&self, rule: impl Rule<STATES>) {
+            both_ways_agree(rule);
+        }
+    }
+
+    fn both_ways_agree<const STATES: usize>(rule: impl Rule<STATES>) {
         let change = GradientChange { scale: 0.7, limit: 0.5 };
         // Below a block, with a rest, and in several parallel tasks.
         for count in [5, 100, 40_000] {
