@@ -3,18 +3,21 @@
 //! `--bundle` makes a folder to carry there: a program with the feature `cuda`, the numeric cases, and one script.
 
 mod operations;
+mod optimizers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use benchmark::DeviceChoice;
+use candle_core::{DType, Device, Tensor};
 
 use crate::cuda_toolkit::{Toolkit, make_executable};
 use crate::say;
 
-/// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16; or, with
-/// `--bundle`, make a folder that does this and more on a machine with a GPU and without Rust.
+/// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16, and some steps
+/// of every optimiser with the CPU's, in f32 and f64; or, with `--bundle`, make a folder that does this and more on a
+/// machine with a GPU and without Rust.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GpuCheck {
     /// The device to check: `cpu` or `cuda:N`
@@ -49,7 +52,10 @@ impl GpuCheck {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let Some(bundle) = &self.bundle else {
             let (device, choice) = self.device.open()?;
-            return operations::check(&device, &choice.to_string());
+            let (operations, optimizers) = (operations::check(&device)?, optimizers::check(&device)?);
+            let Outcome { passed, failed } = operations.with(optimizers);
+            say(&format!("operations and optimisers on {choice}: {passed} passed, {failed} failed"))?;
+            return Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         };
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
@@ -63,6 +69,39 @@ impl GpuCheck {
         ))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// How many checks went how.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    passed: usize,
+    failed: usize,
+}
+
+impl Outcome {
+    fn count(&mut self, good: bool) {
+        *(if good { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
+    }
+}
+
+/// The largest difference, as a share of the largest number wanted.
+fn error(found: &Tensor, wanted: &Tensor) -> Result<f64> {
+    anyhow::ensure!(found.dims() == wanted.dims(), "shape {:?}, not {:?}", found.dims(), wanted.dims());
+    let numbers = |t: &Tensor| -> Result<Vec<f64>> {
+        Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    };
+    let (mut largest, mut worst) = (0_f64, 0_f64);
+    for (found, wanted) in numbers(found)?.into_iter().zip(numbers(wanted)?) {
+        let difference = (found - wanted).abs();
+        // NaN must not pass for small.
+        worst = if difference.is_nan() { f64::INFINITY } else { worst.max(difference) };
+        largest = largest.max(wanted.abs());
+    }
+    Ok(if worst == 0.0 { 0.0 } else { worst / largest })
 }
 
 /// Fills the folder and gives its size in bytes.
@@ -135,7 +174,8 @@ fn size_of(folder: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{ARCHIVE, make_bundle};
+    use super::{ARCHIVE, error, make_bundle};
+    use candle_core::{Device, Tensor};
     use std::process::Command;
 
     #[test]
@@ -173,5 +213,14 @@ mod tests {
         }
         let message = make_bundle(&bundle, &program, &cases).unwrap_err().to_string();
         assert!(message.contains("new folder"), "{message}");
+    }
+
+    #[test]
+    fn errors_are_shares_of_the_largest_number_and_nan_is_seen() {
+        let t = |v: &[f64]| Tensor::new(v, &Device::Cpu).unwrap();
+        assert_eq!(error(&t(&[1., -4.5]), &t(&[1., -4.])).unwrap(), 0.125);
+        assert_eq!(error(&t(&[0., 0.]), &t(&[0., 0.])).unwrap(), 0.0);
+        assert_eq!(error(&t(&[f64::NAN, 1.]), &t(&[1., 1.])).unwrap(), f64::INFINITY);
+        assert!(error(&t(&[1.]), &t(&[1., 2.])).is_err());
     }
 }

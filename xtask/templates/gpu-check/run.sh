@@ -54,7 +54,7 @@ stage() {
 
 # Single precision without TF32, within the tolerances that each case states.
 stage conform conform --device "$device" "$here/fixtures"
-# Every operation and its gradients in f32, f16 and bf16, within the tolerances in the table.
+# Every operation and its gradients in f32, f16 and bf16, and every optimiser, within the tolerances in the tables.
 stage operations gpu-check --device "$device"
 stage bench-ops bench ops --device "$device" --json
 stage bench-backbone bench backbone --device "$device" --json
