@@ -16,6 +16,8 @@ mod on_host;
 mod text;
 
 use candle_core::{Result, bail};
+pub(crate) use kernel_launch::Arg;
+use kernel_launch::Grid;
 
 use crate::GradientChange;
 use crate::sweep::Rule;
@@ -35,18 +37,6 @@ pub(crate) struct Kernel {
     pub(crate) precision: Precision,
 }
 
-/// One argument of a kernel.
-#[derive(Debug)]
-pub(crate) enum Arg<'a, A> {
-    Size(usize),
-    /// An array, from an element on.
-    Read(&'a A, usize),
-    /// An array that the kernel changes or fills, from an element on.
-    Write(&'a mut A, usize),
-    /// Rounded to the kernel's numbers.
-    Constant(f64),
-}
-
 /// What runs kernels.
 pub(crate) trait Machine {
     /// Numbers of one type in the memory that kernels see.
@@ -55,8 +45,8 @@ pub(crate) trait Machine {
     /// `len` numbers of type f64 with any values.
     fn sums(&self, len: usize) -> Result<Self::Array>;
 
-    /// Runs a kernel after those launched before, in blocks of [`THREADS`] threads.
-    fn launch(&self, kernel: &Kernel, blocks: u32, args: &mut [Arg<'_, Self::Array>]) -> Result<()>;
+    /// Runs a kernel after those launched before.
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &mut [Arg<'_, Self::Array>]) -> Result<()>;
 
     /// The numbers of an array of [`Machine::sums`], after all kernels launched before.
     fn numbers(&self, sums: &Self::Array) -> Result<Vec<f64>>;
@@ -103,8 +93,12 @@ pub(crate) fn pass<const STATES: usize, R: Rule<STATES>, M: Machine>(
     let mut args = vec![Arg::Size(count), Arg::Write(value.0, value.1), Arg::Read(gradient.0, gradient.1)];
     args.extend(states.iter_mut().map(|state| Arg::Write(state, 0)));
     args.extend(sums.as_mut().map(|sums| Arg::Write(sums, 0)));
-    args.extend(constants.into_iter().map(Arg::Constant));
-    machine.launch(&Kernel { formula, precision }, blocks, &mut args)?;
+    args.extend(constants.into_iter().map(|constant| match precision {
+        Precision::F32 => Arg::F32(constant as f32),
+        Precision::F64 => Arg::F64(constant),
+    }));
+    let grid = Grid { blocks: (blocks, 1), threads: THREADS };
+    machine.launch(&Kernel { formula, precision }, grid, &mut args)?;
     drop(args);
     match sums {
         Some(sums) => Ok(machine.numbers(&sums)?.iter().sum()),
@@ -119,7 +113,7 @@ mod tests {
 
     use candle_core::Result;
 
-    use super::{Arg, Elements, Kernel, Machine, Precision, blocks, pass};
+    use super::{Arg, Elements, Grid, Kernel, Machine, Precision, blocks, pass};
     use crate::GradientChange;
     use crate::number::Number;
     use crate::sweep::{Changed, Rule};
@@ -138,8 +132,9 @@ mod tests {
             Ok("sums")
         }
 
-        fn launch(&self, kernel: &Kernel, blocks: u32, args: &mut [Arg<'_, &'static str>]) -> Result<()> {
-            self.launches.borrow_mut().push((kernel.clone(), blocks, format!("{args:?}")));
+        fn launch(&self, kernel: &Kernel, grid: Grid, args: &mut [Arg<'_, &'static str>]) -> Result<()> {
+            assert_eq!(grid.threads, 256);
+            self.launches.borrow_mut().push((kernel.clone(), grid.blocks.0, format!("{args:?}")));
             Ok(())
         }
 
@@ -188,7 +183,7 @@ mod tests {
         let args = |sums: &str, rate: &str| {
             format!(
                 "[Size(300), Write(\"value\", 3), Read(\"gradient\", 4), Write(\"state\", 0), {sums}\
-                 Constant(0.5), Constant(2.0), Constant(-2.0), Constant({rate})]"
+                 F32(0.5), F32(2.0), F32(-2.0), F32({rate})]"
             )
         };
         assert_eq!(launches[0].2, args("", "0.25"));

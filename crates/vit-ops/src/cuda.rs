@@ -25,6 +25,8 @@ pub(crate) mod rows;
 pub(crate) mod ssim;
 
 use candle_core::{DType, Result, bail};
+pub(crate) use kernel_launch::Arg;
+use kernel_launch::Grid;
 
 /// The file that a kernel is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,33 +59,15 @@ pub(crate) struct Launch {
     pub(crate) module: Module,
     /// The kernel's name in its file.
     pub(crate) kernel: String,
-    /// Blocks along x and y.
-    pub(crate) blocks: (u32, u32),
-    /// Threads a block.
-    pub(crate) threads: u32,
+    pub(crate) grid: Grid,
 }
 
 impl Launch {
     /// Of `kernel` for numbers of type `dtype`.
     fn new(module: Module, kernel: &str, dtype: DType, blocks: (u32, u32), threads: u32) -> Result<Self> {
-        Ok(Self { module, kernel: format!("{kernel}_{}", suffix(dtype)?), blocks, threads })
+        let grid = Grid { blocks, threads };
+        Ok(Self { module, kernel: format!("{kernel}_{}", suffix(dtype)?), grid })
     }
-}
-
-/// One argument of a kernel.
-#[derive(Debug)]
-pub(crate) enum Arg<'a, A> {
-    /// An array, from an element on.
-    Read(&'a A, usize),
-    /// An array that the kernel fills, from an element on.
-    Write(&'a mut A, usize),
-    /// No array.
-    Null,
-    U32(u32),
-    Size(usize),
-    F32(f32),
-    /// How attention's arrays lie in memory.
-    Shape(&'a attention::Words),
 }
 
 /// What runs kernels.

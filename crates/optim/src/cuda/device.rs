@@ -5,16 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::backend::{BackendDevice, BackendStorage};
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg, SyncOnDrop,
-};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use kernel_launch::device;
 
 use super::text::NAME;
-use super::{Arg, Elements, Kernel, Machine, Precision, THREADS};
+use super::{Arg, Elements, Grid, Kernel, Machine, Precision};
 use crate::GradientChange;
 use crate::sweep::Rule;
 
@@ -86,44 +84,6 @@ fn copy(storage: &CudaStorage, layout: &Layout) -> Result<CudaStorage> {
     Ok(copy)
 }
 
-/// The values of arguments, which must stay in place until the launch.
-enum Value {
-    Number64(u64),
-    F32(f32),
-    F64(f64),
-}
-
-/// A device's numbers from `start` on, for reading; the guard tells the device when they have been read.
-fn read<'a>(storage: &'a CudaStorage, start: usize, stream: &'a CudaStream) -> Result<(u64, SyncOnDrop<'a>)> {
-    fn of<'a, T>(slice: &'a CudaSlice<T>, start: usize, stream: &'a CudaStream) -> (u64, SyncOnDrop<'a>) {
-        let (address, guard) = slice.device_ptr(stream);
-        (address + (start * size_of::<T>()) as u64, guard)
-    }
-    Ok(match &storage.slice {
-        CudaStorageSlice::F32(slice) => of(slice, start, stream),
-        CudaStorageSlice::F64(slice) => of(slice, start, stream),
-        _ => bail!("an optimiser's kernels take f32 or f64, not {}", storage.dtype().as_str()),
-    })
-}
-
-/// As [`read`], for writing.
-fn write<'a>(
-    storage: &'a mut CudaStorage,
-    start: usize,
-    stream: &'a CudaStream,
-) -> Result<(u64, SyncOnDrop<'a>)> {
-    fn of<'a, T>(slice: &'a mut CudaSlice<T>, start: usize, stream: &'a CudaStream) -> (u64, SyncOnDrop<'a>) {
-        let (address, guard) = slice.device_ptr_mut(stream);
-        (address + (start * size_of::<T>()) as u64, guard)
-    }
-    let dtype = storage.dtype();
-    Ok(match &mut storage.slice {
-        CudaStorageSlice::F32(slice) => of(slice, start, stream),
-        CudaStorageSlice::F64(slice) => of(slice, start, stream),
-        _ => bail!("an optimiser's kernels take f32 or f64, not {}", dtype.as_str()),
-    })
-}
-
 impl Machine for CudaDevice {
     type Array = CudaStorage;
 
@@ -131,49 +91,14 @@ impl Machine for CudaDevice {
         Ok(CudaStorage::wrap_cuda_slice(self.alloc_zeros::<f64>(len)?, self.clone()))
     }
 
-    fn launch(&self, kernel: &Kernel, blocks: u32, args: &mut [Arg<'_, CudaStorage>]) -> Result<()> {
-        let stream = self.cuda_stream();
-        let capability = stream.context().compute_capability().w()?;
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &mut [Arg<'_, CudaStorage>]) -> Result<()> {
+        let capability = self.cuda_stream().context().compute_capability().w()?;
         let compiled = compiled(kernel, capability)?;
-        let function = self.get_or_load_custom_func(NAME, &compiled.module, &compiled.ptx)?;
-        let mut guards = Vec::with_capacity(args.len());
-        let mut values = Vec::with_capacity(args.len());
-        for arg in args {
-            values.push(match arg {
-                Arg::Size(number) => Value::Number64(*number as u64),
-                Arg::Read(storage, start) => {
-                    let (address, guard) = read(storage, *start, &stream)?;
-                    guards.push(guard);
-                    Value::Number64(address)
-                }
-                Arg::Write(storage, start) => {
-                    let (address, guard) = write(storage, *start, &stream)?;
-                    guards.push(guard);
-                    Value::Number64(address)
-                }
-                Arg::Constant(number) => match kernel.precision {
-                    Precision::F32 => Value::F32(*number as f32),
-                    Precision::F64 => Value::F64(*number),
-                },
-            });
-        }
-        let mut builder = function.builder();
-        for value in &values {
-            match value {
-                Value::Number64(number) => builder.arg(number),
-                Value::F32(number) => builder.arg(number),
-                Value::F64(number) => builder.arg(number),
-            };
-        }
-        let config =
-            LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
+        let kernel = device::Kernel { name: NAME, module: &compiled.module, ptx: &compiled.ptx };
         // SAFETY: the arguments are those of the kernel in number, order and type (the tests run every rule's kernel on
         // the host, which checks them); `pass` has made sure that every array holds the elements that the kernel goes
-        // over, and that there is a sum for each block; no array is given twice, and the guards keep them until the
-        // kernel is done.
-        unsafe { builder.launch(config) }.w()?;
-        drop(guards);
-        Ok(())
+        // over, and that there is a sum for each block; no array is given twice.
+        unsafe { device::launch(self, kernel, grid, args) }
     }
 
     fn numbers(&self, sums: &CudaStorage) -> Result<Vec<f64>> {

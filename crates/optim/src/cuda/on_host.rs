@@ -1,151 +1,61 @@
 //! Runs every rule's kernel on the host, from the text that a GPU runs, and compares with the host's own pass.
-//!
-//! `host.cpp` plays the GPU: it runs a block's threads in turns, forward or backward, and checks every argument's size
-//! and the arrays' ends.
 #![allow(clippy::unwrap_used)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use tempfile::TempDir;
+use kernel_launch::host::{HostArray, Program};
 
-use super::{Arg, Elements, Kernel, Machine, Precision, THREADS, pass};
+use super::text::NAME;
+use super::{Arg, Elements, Grid, Kernel, Machine, Precision, pass};
 use crate::GradientChange;
 use crate::number::Number;
 use crate::sweep::tests::{Check, numbers};
 use crate::sweep::{Changed, Rule, States, sweep};
 
-struct HostArray {
-    /// Bytes of a number.
-    size: usize,
-    bytes: Vec<u8>,
-}
-
-impl HostArray {
-    fn of(tensor: &Tensor) -> Self {
-        let tensor = tensor.flatten_all().unwrap();
-        let bytes = match tensor.dtype() {
-            DType::F32 => tensor.to_vec1::<f32>().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect(),
-            DType::F64 => tensor.to_vec1::<f64>().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect(),
-            other => panic!("{other:?}"),
-        };
-        Self { size: tensor.dtype().size_in_bytes(), bytes }
-    }
+/// Numbers of a tensor.
+fn array(tensor: &Tensor) -> HostArray {
+    let tensor = tensor.flatten_all().unwrap();
+    let bytes = match tensor.dtype() {
+        DType::F32 => tensor.to_vec1::<f32>().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F64 => tensor.to_vec1::<f64>().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect(),
+        other => panic!("{other:?}"),
+    };
+    HostArray { dtype: tensor.dtype(), bytes }
 }
 
 /// The host, its threads running in this order or in the reverse.
 struct Host {
-    backward: RefCell<bool>,
-    /// Where the programs are.
-    folder: TempDir,
+    backward: Cell<bool>,
     /// The program of each kernel so far.
-    programs: RefCell<HashMap<Kernel, PathBuf>>,
+    programs: RefCell<HashMap<Kernel, Program>>,
 }
 
 impl Host {
     fn new() -> Self {
-        Self { backward: RefCell::new(false), folder: TempDir::new().unwrap(), programs: RefCell::default() }
+        Self { backward: Cell::new(false), programs: RefCell::default() }
     }
 
-    fn program(&self, kernel: &Kernel) -> PathBuf {
-        let mut programs = self.programs.borrow_mut();
-        if let Some(program) = programs.get(kernel) {
-            return program.clone();
-        }
-        let program = self.folder.path().join(format!("step-{}", programs.len()));
-        let text = program.with_extension("cu");
-        std::fs::write(&text, kernel.text()).unwrap();
-        let status = Command::new("c++")
-            .args(["-std=c++17", "-O1", "-ffp-contract=off"])
-            .arg(format!("-DKERNEL=\"{}\"", text.display()))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/host.cpp"))
-            .arg("-o")
-            .arg(&program)
-            .status()
-            .expect("these tests need a C++ compiler called `c++`");
-        assert!(status.success(), "this does not compile as C++:\n{}", kernel.text());
-        programs.insert(kernel.clone(), program.clone());
-        program
+    fn compiled(kernel: &Kernel) -> Program {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("step.cu");
+        std::fs::write(&source, format!("{}LIST_KERNEL({NAME})\n", kernel.text())).unwrap();
+        Program::compile(&[source], &["-ffp-contract=off", "-include", "host.h"]).unwrap()
     }
 }
 
 impl Machine for Host {
     type Array = HostArray;
 
-    /// All bits 1: NaN, so that numbers that no kernel wrote are seen.
     fn sums(&self, len: usize) -> Result<HostArray> {
-        Ok(HostArray { size: 8, bytes: vec![0xff; len * 8] })
+        Ok(HostArray::unwritten(DType::F64, len))
     }
 
-    fn launch(&self, kernel: &Kernel, blocks: u32, args: &mut [Arg<'_, HostArray>]) -> Result<()> {
-        let arrays: Vec<&HostArray> = args
-            .iter()
-            .filter_map(|arg| match arg {
-                Arg::Read(array, _) => Some(*array),
-                Arg::Write(array, _) => Some(&**array),
-                _ => None,
-            })
-            .collect();
-        let mut request = Vec::new();
-        let numbers = [blocks, THREADS, u32::from(*self.backward.borrow()), arrays.len() as u32];
-        request.extend(numbers.iter().flat_map(|number| u64::from(*number).to_le_bytes()));
-        for array in &arrays {
-            request.extend((array.bytes.len() as u64).to_le_bytes());
-            request.extend(&array.bytes);
-        }
-        let mut index = 0;
-        request.extend((args.len() as u64).to_le_bytes());
-        for arg in args.iter() {
-            let mut word = |number: usize| request.extend((number as u64).to_le_bytes());
-            let bytes = match arg {
-                Arg::Read(HostArray { size, .. }, start) | Arg::Write(HostArray { size, .. }, start) => {
-                    word(*size);
-                    word(index);
-                    word(start * size);
-                    index += 1;
-                    continue;
-                }
-                Arg::Size(number) => (*number as u64).to_le_bytes().to_vec(),
-                Arg::Constant(number) => match kernel.precision {
-                    Precision::F32 => (*number as f32).to_le_bytes().to_vec(),
-                    Precision::F64 => number.to_le_bytes().to_vec(),
-                },
-            };
-            word(0);
-            word(bytes.len());
-            request.extend(bytes);
-        }
-
-        let mut child = Command::new(self.program(kernel))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // If the program refuses the request, its last words say more than a broken pipe.
-        stdin.write_all(&request).ok();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut rest = &output.stdout[..];
-        for arg in args {
-            let (Arg::Read(HostArray { bytes, .. }, _) | Arg::Write(HostArray { bytes, .. }, _)) = &*arg
-            else {
-                continue;
-            };
-            let (found, behind) = rest.split_at(bytes.len());
-            rest = behind;
-            match arg {
-                Arg::Write(array, _) => array.bytes.copy_from_slice(found),
-                _ => assert_eq!(bytes, found, "a kernel wrote to what it should only read"),
-            }
-        }
-        Ok(())
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &mut [Arg<'_, HostArray>]) -> Result<()> {
+        let mut programs = self.programs.borrow_mut();
+        let program = programs.entry(kernel.clone()).or_insert_with(|| Self::compiled(kernel));
+        program.launch(NAME, grid, self.backward.get(), args)
     }
 
     fn numbers(&self, sums: &HostArray) -> Result<Vec<f64>> {
@@ -188,11 +98,11 @@ impl Start {
         };
         let mut sums = Vec::new();
         for backward in [false, true] {
-            host.backward.replace(backward);
+            host.backward.set(backward);
             // Numbers before the gradient's own, as in a part of a tensor.
-            let gradient = HostArray::of(&Tensor::cat(&[&self.gradient, &self.gradient], 0).unwrap());
-            let mut value = HostArray::of(&self.value);
-            let mut states: Vec<HostArray> = self.states.iter().map(HostArray::of).collect();
+            let gradient = array(&Tensor::cat(&[&self.gradient, &self.gradient], 0).unwrap());
+            let mut value = array(&self.value);
+            let mut states: Vec<HostArray> = self.states.iter().map(array).collect();
             let elements = Elements {
                 precision,
                 count,
@@ -201,12 +111,9 @@ impl Start {
                 states: &mut states,
             };
             sums.push(pass(host, rule, change, elements).unwrap());
-            assert!(value.bytes == HostArray::of(&var).bytes, "{count} values, {precision:?}");
+            assert!(value.bytes == array(&var).bytes, "{count} values, {precision:?}");
             for (place, (found, wanted)) in states.iter().zip(&wanted).enumerate() {
-                assert!(
-                    found.bytes == HostArray::of(wanted).bytes,
-                    "{count} of state {place}, {precision:?}"
-                );
+                assert!(found.bytes == array(wanted).bytes, "{count} of state {place}, {precision:?}");
             }
         }
         assert_eq!(sums[0], sums[1]);
@@ -286,8 +193,8 @@ fn kernels_on_host_keep_nan_and_cut_infinity() {
     let t = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
     let host = Host::new();
     let (nan, inf) = (f32::NAN, f32::INFINITY);
-    let gradient = HostArray::of(&t(&[nan, inf, -inf, 0.1, nan]));
-    let (mut value, mut states) = (HostArray::of(&t(&[0., 0., 0., nan, 9.])), [HostArray::of(&t(&[0.; 5]))]);
+    let gradient = array(&t(&[nan, inf, -inf, 0.1, nan]));
+    let (mut value, mut states) = (array(&t(&[0., 0., 0., nan, 9.])), [array(&t(&[0.; 5]))]);
     let elements = Elements {
         precision: Precision::F32,
         count: 5,

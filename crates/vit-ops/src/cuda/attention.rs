@@ -13,10 +13,8 @@ const WIDTHS: [(usize, usize); 3] = [(32, 32), (64, 32), (128, 16)];
 /// The widest head that the kernels take.
 pub(crate) const WIDEST: usize = WIDTHS[WIDTHS.len() - 1].0;
 
-/// [`AttentionShape`] as the kernels' `struct Shape`: 15 words of 32 bits.
-#[repr(transparent)]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Words(pub(crate) [u32; 15]);
+/// The words of the kernels' `struct Shape`, which [`AttentionShape`] is passed as.
+const WORDS: usize = 15;
 
 /// How queries, keys and values lie in memory: all three alike, a head's channels side by side.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +42,8 @@ impl AttentionShape {
         self.batch * self.heads * self.tokens * self.width
     }
 
-    fn words<A>(&self, pairs: &Pairs<'_, A>) -> Result<Words> {
-        let mut words = [0; 15];
+    fn words<A>(&self, pairs: &Pairs<'_, A>) -> Result<[u32; WORDS]> {
+        let mut words = [0; WORDS];
         let bias = pairs.bias.map_or([0; 4], |(_, strides)| strides);
         let mask = pairs.mask.map_or([0; 4], |(_, strides)| strides);
         let numbers =
@@ -54,7 +52,7 @@ impl AttentionShape {
             *word = small(number)?;
         }
         words[14] = (self.scale as f32).to_bits();
-        Ok(Words(words))
+        Ok(words)
     }
 
     /// The kernel for this width of a head: `kernel_WIDTH`, a block a tile of every head of every image.
@@ -120,7 +118,7 @@ pub(crate) fn attention<'a, M: Machine>(
     let words = shape.words(pairs)?;
     let mut out = machine.array(dtype, shape.elements())?;
     let mut args = qkv.args(pairs);
-    args.extend([Arg::Write(&mut out, 0), Arg::Null, Arg::Shape(&words)]);
+    args.extend([Arg::Write(&mut out, 0), Arg::Null, Arg::Words(&words)]);
     machine.launch(&shape.launch("attention_forward", dtype)?, &mut args)?;
     Ok(out)
 }
@@ -150,7 +148,7 @@ pub(crate) fn attention_backward<'a, M: Machine>(
     let mut context = machine.array(dtype, elements)?;
     let mut stats = machine.array(DType::F32, 2 * rows)?;
     let mut args = qkv.args(pairs);
-    args.extend([Arg::Write(&mut context, 0), Arg::Write(&mut stats, 0), Arg::Shape(&words)]);
+    args.extend([Arg::Write(&mut context, 0), Arg::Write(&mut stats, 0), Arg::Words(&words)]);
     machine.launch(&shape.launch("attention_forward", dtype)?, &mut args)?;
 
     let mut delta = machine.array(DType::F32, rows)?;
@@ -177,7 +175,7 @@ pub(crate) fn attention_backward<'a, M: Machine>(
         Arg::Read(&delta, 0),
         Arg::Write(&mut out, 0),
         of_bias.as_mut().map_or(Arg::Null, |array| Arg::Write(array, 0)),
-        Arg::Shape(&words),
+        Arg::Words(&words),
     ]);
     machine.launch(&shape.launch("attention_backward_queries", dtype)?, &mut args)?;
 
@@ -189,7 +187,7 @@ pub(crate) fn attention_backward<'a, M: Machine>(
         Arg::Write(&mut out, 0),
         Arg::Size(part),
         Arg::Size(2 * part),
-        Arg::Shape(&words),
+        Arg::Words(&words),
     ]);
     machine.launch(&shape.launch("attention_backward_keys", dtype)?, &mut args)?;
     Ok(Gradients { qkv: out, bias: of_bias })

@@ -1,17 +1,15 @@
 //! Runs the kernels on the host, from the sources that a GPU runs, and compares with this crate's operations.
 //!
-//! `host.cpp` plays the GPU: it runs a block's threads in turns, forward or backward, and checks every argument's size
-//! and the arrays' ends. What it can't show are the speed, the limits of a real card and mistakes that only true
-//! parallelism brings out.
+//! What `kernel_launch::host`, which plays the GPU, can't show are the speed, the limits of a real card and mistakes that
+//! only true parallelism brings out.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use half::{bf16, f16};
+use kernel_launch::host::{HostArray, Program};
 
 use super::attention::{self, AttentionShape, Pairs, Qkv};
 use super::elements::{self, Form};
@@ -22,25 +20,27 @@ use crate::axis_map::Taps;
 use crate::gradient_check::{normal, values};
 use crate::{AttentionOptions, Border, Dropout, Gelu, Interpolation, Resample, SsimOptions};
 
-struct HostArray {
-    dtype: DType,
-    bytes: Vec<u8>,
+/// Numbers of a tensor as `dtype`.
+fn array(tensor: &Tensor, dtype: DType) -> HostArray {
+    let values = values(tensor);
+    let bytes = match dtype {
+        DType::U8 => values.iter().map(|v| *v as u8).collect(),
+        DType::U32 => values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect(),
+        DType::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|v| f16::from_f64(*v).to_le_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|v| bf16::from_f64(*v).to_le_bytes()).collect(),
+        other => panic!("{other:?}"),
+    };
+    HostArray { dtype, bytes }
 }
 
-impl HostArray {
-    fn of(tensor: &Tensor, dtype: DType) -> Self {
-        let values = values(tensor);
-        let bytes = match dtype {
-            DType::U8 => values.iter().map(|v| *v as u8).collect(),
-            DType::U32 => values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect(),
-            DType::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
-            DType::F16 => values.iter().flat_map(|v| f16::from_f64(*v).to_le_bytes()).collect(),
-            DType::BF16 => values.iter().flat_map(|v| bf16::from_f64(*v).to_le_bytes()).collect(),
-            other => panic!("{other:?}"),
-        };
-        Self { dtype, bytes }
-    }
+/// What the tests ask of arrays.
+trait Numbers {
+    fn values(&self) -> Vec<f64>;
+    fn input(&self) -> Input<'_, HostArray>;
+}
 
+impl Numbers for HostArray {
     fn values(&self) -> Vec<f64> {
         let size = self.dtype.size_in_bytes();
         let number = |bytes: &[u8]| match self.dtype {
@@ -52,7 +52,7 @@ impl HostArray {
         self.bytes.chunks_exact(size).map(number).collect()
     }
 
-    fn input(&self) -> Input<'_, Self> {
+    fn input(&self) -> Input<'_, HostArray> {
         Input { array: self, start: 0 }
     }
 }
@@ -62,34 +62,21 @@ struct Host {
     backward: bool,
 }
 
-/// The program that plays the GPU, compiled once.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+/// All kernels, compiled once.
+fn program() -> &'static Program {
+    static PROGRAM: OnceLock<Program> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda");
-        let program = Path::new(env!("OUT_DIR")).join("kernels-on-host");
-        // Another run of the tests may be using it.
-        let fresh = program.with_extension(std::process::id().to_string());
-        let status = Command::new("c++")
-            .args(["-std=c++17", "-O1", "-DKERNELS_ON_HOST", "-x", "c++"])
-            .args(["host.cpp", "attention.cu", "columns.cu", "elements.cu", "maps.cu", "rows.cu", "ssim.cu"])
-            .arg("-o")
-            .arg(&fresh)
-            .current_dir(sources)
-            .status()
-            .expect("these tests need a C++ compiler called `c++`");
-        assert!(status.success(), "the kernels do not compile as C++");
-        std::fs::rename(&fresh, &program).unwrap();
-        program
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda");
+        let files = ["attention.cu", "columns.cu", "elements.cu", "maps.cu", "rows.cu", "ssim.cu"];
+        Program::compile(&files.map(|file| folder.join(file)), &[]).unwrap()
     })
 }
 
 impl Machine for Host {
     type Array = HostArray;
 
-    /// All bits 1: NaN, so that numbers that no kernel wrote are seen.
     fn array(&self, dtype: DType, len: usize) -> Result<HostArray> {
-        Ok(HostArray { dtype, bytes: vec![0xff; len * dtype.size_in_bytes()] })
+        Ok(HostArray::unwritten(dtype, len))
     }
 
     fn launch(&self, launch: &Launch, args: &mut [Arg<'_, HostArray>]) -> Result<()> {
@@ -100,84 +87,7 @@ impl Machine for Host {
             format!("{}_##", without_type.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit()));
         let source = std::fs::read_to_string(&file).unwrap();
         assert!(source.contains(&declared), "{} is not in {file}", launch.kernel);
-
-        let mut request = Vec::new();
-        let mut number = |number: usize| request.extend((number as u64).to_le_bytes());
-        number(launch.kernel.len());
-        request.extend(launch.kernel.as_bytes());
-        let mut number = |number: usize| request.extend((number as u64).to_le_bytes());
-        number(launch.blocks.0 as usize);
-        number(launch.blocks.1 as usize);
-        number(launch.threads as usize);
-        number(usize::from(self.backward));
-        let arrays: Vec<&HostArray> = args
-            .iter()
-            .filter_map(|arg| match arg {
-                Arg::Read(array, _) => Some(*array),
-                Arg::Write(array, _) => Some(&**array),
-                _ => None,
-            })
-            .collect();
-        number(arrays.len());
-        for array in &arrays {
-            request.extend((array.bytes.len() as u64).to_le_bytes());
-            request.extend(&array.bytes);
-        }
-        let mut index = 0;
-        request.extend((args.len() as u64).to_le_bytes());
-        for arg in args.iter() {
-            let mut word = |number: usize| request.extend((number as u64).to_le_bytes());
-            let bytes = match arg {
-                Arg::Read(HostArray { dtype, .. }, start) | Arg::Write(HostArray { dtype, .. }, start) => {
-                    word(dtype.size_in_bytes());
-                    word(index);
-                    word(start * dtype.size_in_bytes());
-                    index += 1;
-                    continue;
-                }
-                Arg::Null => {
-                    // Any size of element will do: there is none.
-                    word(1);
-                    word(usize::MAX);
-                    word(0);
-                    continue;
-                }
-                Arg::U32(number) => number.to_le_bytes().to_vec(),
-                Arg::Size(number) => (*number as u64).to_le_bytes().to_vec(),
-                Arg::F32(number) => number.to_le_bytes().to_vec(),
-                Arg::Shape(words) => words.0.iter().flat_map(|word| word.to_le_bytes()).collect(),
-            };
-            word(0);
-            word(bytes.len());
-            request.extend(bytes);
-        }
-
-        let mut child = Command::new(program())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // If the program refuses the request, its last words say more than a broken pipe.
-        stdin.write_all(&request).ok();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut rest = &output.stdout[..];
-        for arg in args {
-            let (Arg::Read(HostArray { bytes, .. }, _) | Arg::Write(HostArray { bytes, .. }, _)) = &*arg
-            else {
-                continue;
-            };
-            let (found, behind) = rest.split_at(bytes.len());
-            rest = behind;
-            match arg {
-                Arg::Write(array, _) => array.bytes.copy_from_slice(found),
-                _ => assert_eq!(bytes, found, "{} wrote to what it should only read", launch.kernel),
-            }
-        }
-        Ok(())
+        program().launch(&launch.kernel, launch.grid, self.backward, args)
     }
 }
 
@@ -237,12 +147,12 @@ fn kernels_on_host_layer_norm() {
         everywhere(|host, dtype| {
             let t = [&[count, width][..], &[width], &[width], &[count, width]];
             let t: Vec<Tensor> = (0..).zip(t).map(|(seed, shape)| rounded(shape, seed, dtype)).collect();
-            let a: Vec<HostArray> = t.iter().map(|t| HostArray::of(t, dtype)).collect();
+            let a: Vec<HostArray> = t.iter().map(|t| array(t, dtype)).collect();
             let (value, gradients) = reference(&[&t[0], &t[1], &t[2]], Some(&t[3]), |t| {
                 crate::layer_norm(&t[0], &t[1], &t[2], 1e-3)
             });
             let rows = Rows { count, width };
-            let [x, weight, bias, gradient] = [&a[0], &a[1], &a[2], &a[3]].map(HostArray::input);
+            let [x, weight, bias, gradient] = [&a[0], &a[1], &a[2], &a[3]].map(Numbers::input);
             let found = rows::layer_norm(host, dtype, x, weight, bias, rows, 1e-3).unwrap();
             close("layer norm", &found.values(), &value, dtype);
             let found = rows::layer_norm_backward(host, dtype, x, weight, gradient, rows, 1e-3).unwrap();
@@ -260,7 +170,7 @@ fn kernels_on_host_softmax() {
             let (x, gradient) = (rounded(&[count, width], 0, dtype), rounded(&[count, width], 1, dtype));
             let (value, gradients) = reference(&[&x], Some(&gradient), |t| crate::softmax(&t[0]));
             let rows = Rows { count, width };
-            let (x, gradient) = (HostArray::of(&x, dtype), HostArray::of(&gradient, dtype));
+            let (x, gradient) = (array(&x, dtype), array(&gradient, dtype));
             let found = rows::softmax(host, dtype, x.input(), rows).unwrap();
             close("softmax", &found.values(), &value, dtype);
             let found = rows::softmax_backward(host, dtype, found.input(), gradient.input(), rows).unwrap();
@@ -288,8 +198,8 @@ fn kernels_on_host_activations() {
                     Form::Identity => Ok(biased),
                 }
             });
-            let a: Vec<HostArray> = t.iter().map(|t| HostArray::of(t, dtype)).collect();
-            let [x, bias, gradient] = [&a[0], &a[1], &a[2]].map(HostArray::input);
+            let a: Vec<HostArray> = t.iter().map(|t| array(t, dtype)).collect();
+            let [x, bias, gradient] = [&a[0], &a[1], &a[2]].map(Numbers::input);
             let found = elements::bias_activation(host, dtype, x, Some(bias), rows, form).unwrap();
             close("activation", &found.values(), &value, dtype);
             let found = elements::bias_activation_backward(host, dtype, x, Some(bias), gradient, rows, form);
@@ -304,13 +214,13 @@ fn kernels_on_host_activations() {
     }
     // Without a bias, far from 0.
     let x = Tensor::new(&[-1e4_f64, -100., -9., 9., 100., 1e4], &Device::Cpu).unwrap();
-    let far = HostArray::of(&x, DType::F32);
+    let far = array(&x, DType::F32);
     let rows = Rows { count: 1, width: 6 };
     let host = Host { backward: false };
     for form in [Form::GeluErf, Form::GeluTanh, Form::GeluQuick] {
         let found = elements::bias_activation(&host, DType::F32, far.input(), None, rows, form).unwrap();
         close("far", &found.values(), &[0., 0., 0., 9., 100., 1e4], DType::F32);
-        let one = HostArray::of(&x.ones_like().unwrap(), DType::F32);
+        let one = array(&x.ones_like().unwrap(), DType::F32);
         let slope =
             elements::bias_activation_backward(&host, DType::F32, far.input(), None, one.input(), rows, form);
         close("far slope", &slope.unwrap().values(), &[0., 0., 0., 1., 1., 1.], DType::F32);
@@ -325,8 +235,8 @@ fn kernels_on_host_residual() {
     everywhere(|host, dtype| {
         let t = [&[count, width][..], &[count, width], &[width], &[width], &[count, width]];
         let t: Vec<Tensor> = (0..).zip(t).map(|(seed, shape)| rounded(shape, seed, dtype)).collect();
-        let a: Vec<HostArray> = t.iter().map(|t| HostArray::of(t, dtype)).collect();
-        let [x, branch, bias, scale, gradient] = [&a[0], &a[1], &a[2], &a[3], &a[4]].map(HostArray::input);
+        let a: Vec<HostArray> = t.iter().map(|t| array(t, dtype)).collect();
+        let [x, branch, bias, scale, gradient] = [&a[0], &a[1], &a[2], &a[3], &a[4]].map(Numbers::input);
         let (value, gradients) = reference(&[&t[0], &t[1], &t[2], &t[3]], Some(&t[4]), |t| {
             crate::add_residual(&t[0], &t[1], Some(&t[2]), Some(&t[3]))
         });
@@ -356,7 +266,7 @@ fn kernels_on_host_attention() {
                 Ok(crate::attention(&t[0], &mut AttentionOptions::new(heads))?.context)
             });
             let shape = AttentionShape::packed(batch, heads, tokens, width, 1.0 / (width as f64).sqrt());
-            let (qkv, gradient) = (HostArray::of(&qkv, dtype), HostArray::of(&gradient, dtype));
+            let (qkv, gradient) = (array(&qkv, dtype), array(&gradient, dtype));
             let parts = Qkv::packed(qkv.input(), &shape);
             let found = attention::attention(host, dtype, &parts, &Pairs::NONE, &shape).unwrap();
             close("attention", &found.values(), &value, dtype);
@@ -402,10 +312,10 @@ fn kernels_on_host_attention_with_every_option() {
             Ok(crate::attention(&t[0], &mut options)?.context)
         });
         let shape = AttentionShape::packed(batch, heads, tokens, width, 0.4);
-        let keep = HostArray::of(&(&drawn / 0.75).unwrap(), dtype);
-        let qkv = HostArray::of(&qkv, dtype);
-        let (bias, mask) = (HostArray::of(&bias, dtype), HostArray::of(&mask, DType::U8));
-        let gradient = HostArray::of(&gradient, dtype);
+        let keep = array(&(&drawn / 0.75).unwrap(), dtype);
+        let qkv = array(&qkv, dtype);
+        let (bias, mask) = (array(&bias, dtype), array(&mask, DType::U8));
+        let gradient = array(&gradient, dtype);
         let qkv = Qkv::packed(qkv.input(), &shape);
         let pairs = Pairs {
             bias: Some((bias.input(), [0, tokens * tokens, tokens, 1])),
@@ -434,11 +344,8 @@ impl HostTaps {
     fn new(taps: &Taps) -> Self {
         let tensor = |values: Vec<f64>| Tensor::new(values, &Device::Cpu).unwrap();
         Self {
-            places: HostArray::of(&tensor(taps.places.iter().copied().map(f64::from).collect()), DType::U32),
-            weights: HostArray::of(
-                &tensor(taps.weights.iter().copied().map(f64::from).collect()),
-                DType::F32,
-            ),
+            places: array(&tensor(taps.places.iter().copied().map(f64::from).collect()), DType::U32),
+            weights: array(&tensor(taps.weights.iter().copied().map(f64::from).collect()), DType::F32),
             inputs: taps.inputs,
             outputs: taps.outputs,
         }
@@ -470,10 +377,10 @@ fn kernels_on_host_maps_along_an_axis() {
                 let taps = HostTaps::new(taps);
                 maps::map_axis(host, dtype, x.input(), &taps.table(), outer, inner).unwrap()
             };
-            let across = along(&columns.taps_by_output(), &HostArray::of(&x, dtype), 3 * old.0, 1);
+            let across = along(&columns.taps_by_output(), &array(&x, dtype), 3 * old.0, 1);
             let found = along(&rows.taps_by_output(), &across, 3, new.1);
             close("resampling", &found.values(), &value, dtype);
-            let across = along(&rows.taps_by_input(), &HostArray::of(&gradient, dtype), 3, new.1);
+            let across = along(&rows.taps_by_input(), &array(&gradient, dtype), 3, new.1);
             let found = along(&columns.taps_by_input(), &across, 3 * old.0, 1);
             close("resampling's gradient", &found.values(), &gradients[0], dtype);
         });
@@ -496,7 +403,7 @@ fn kernels_on_host_ssim() {
                 reference(&[&x, &y], Some(&gradient), |t| crate::ssim(&t[0], &t[1], &options));
             let window = crate::filter::gaussian_window(options.sigma, options.radius).unwrap();
             let (rows, columns) = crate::filter::axes(&x, &window, border).unwrap();
-            let [x, y, gradient] = [&x, &y, &gradient].map(|t| HostArray::of(t, dtype));
+            let [x, y, gradient] = [&x, &y, &gradient].map(|t| array(t, dtype));
             let taps = [columns.taps_by_output(), rows.taps_by_output()];
             let [by_columns, by_rows] = [HostTaps::new(&taps[0]), HostTaps::new(&taps[1])];
             let windows = Windows {
@@ -521,7 +428,7 @@ fn kernels_on_host_ssim() {
 #[test]
 fn what_no_kernel_takes_is_refused() {
     let host = Host { backward: false };
-    let x = HostArray::of(&normal(&[2, 3], 0), DType::F32);
+    let x = array(&normal(&[2, 3], 0), DType::F32);
     let rows = Rows { count: 2, width: 3 };
     let message = rows::softmax(&host, DType::F64, x.input(), rows).err().unwrap().to_string();
     assert!(message.contains("not f64"), "{message}");

@@ -1,4 +1,4 @@
-// Stands in for CUDA so that the tests can run the kernels on the host (on_host.rs): block after block, the threads of
+// Stands in for CUDA so that the tests can run the kernels on the host (host.rs): block after block, the threads of
 // a block as coroutines that take turns at barriers and shuffles. For checking results, not for speed.
 #pragma once
 #include <cmath>

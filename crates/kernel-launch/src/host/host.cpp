@@ -1,5 +1,5 @@
 // Runs one kernel: reads what and on which arrays from standard input, writes the arrays back to standard output.
-// Numbers are u64, little-endian, as on_host.rs writes them.
+// Numbers are u64, little-endian, as host.rs writes them.
 #include "host.h"
 #include <cstdio>
 #include <cstdlib>
@@ -52,13 +52,16 @@ static void thread_main() {
     threads[current].state = DONE;
 }
 
-// Lets threads first..end go on if each of them waits at `barrier` or is done, and some wait.
+// Lets threads first..end go on if each of them waits at `barrier` or is done, and some wait. A block's barrier is for
+// all of its threads.
 static bool release(unsigned first, unsigned end, State barrier) {
-    bool waiting = false;
+    bool waiting = false, done = false;
     for (unsigned i = first; i < end; ++i) {
         if (threads[i].state != barrier && threads[i].state != DONE) return false;
         waiting |= threads[i].state == barrier;
+        done |= threads[i].state == DONE;
     }
+    if (barrier == AT_BLOCK_BARRIER && waiting && done) refuse("some threads end where others wait");
     for (unsigned i = first; i < end; ++i)
         if (threads[i].state == barrier) threads[i].state = READY;
     return waiting;
