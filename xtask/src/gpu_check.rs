@@ -2,6 +2,7 @@
 //!
 //! `--bundle` makes a folder to carry there: a program with the feature `cuda`, the numeric cases, and one script.
 
+mod networks;
 mod operations;
 mod optimizers;
 
@@ -15,8 +16,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::cuda_toolkit::{Toolkit, make_executable};
 use crate::say;
 
-/// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16, and some steps
-/// of every optimiser with the CPU's, in f32 and f64; or, with `--bundle`, make a folder that does this and more on a
+/// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16, the embedded
+/// backbone at each precision with the CPU's, and some steps of every optimiser, in f32 and f64; or, with `--bundle`, make a folder that does this and more on a
 /// machine with a GPU and without Rust.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GpuCheck {
@@ -52,9 +53,11 @@ impl GpuCheck {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let Some(bundle) = &self.bundle else {
             let (device, choice) = self.device.open()?;
-            let (operations, optimizers) = (operations::check(&device)?, optimizers::check(&device)?);
-            let Outcome { passed, failed } = operations.with(optimizers);
-            say(&format!("operations and optimisers on {choice}: {passed} passed, {failed} failed"))?;
+            let Outcome { passed, failed } =
+                operations::check(&device)?.with(networks::check(&device)?).with(optimizers::check(&device)?);
+            say(&format!(
+                "operations, networks and optimisers on {choice}: {passed} passed, {failed} failed"
+            ))?;
             return Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         };
         let binary = match &self.binary {

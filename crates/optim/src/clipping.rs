@@ -56,11 +56,16 @@ pub fn gradient_norm<'a>(
     parameters: impl IntoIterator<Item = &'a Var>,
 ) -> Result<f64> {
     let mut sum = 0.0;
+    let mut elsewhere = Vec::new();
     for var in parameters {
         if let Some(gradient) = gradients.get(var) {
-            sum += sum_of_squares(&gradient.detach())?;
+            match on_host(&gradient.detach()) {
+                Some(squares) => sum += squares,
+                None => elsewhere.push(squares(&gradient.detach())?),
+            }
         }
     }
+    sum += read(&elsewhere)?.iter().sum::<f64>();
     Ok(sum.sqrt())
 }
 
@@ -88,18 +93,29 @@ pub fn clip_grad_norm<'a>(
     Ok(norm)
 }
 
-fn sum_of_squares(gradient: &Tensor) -> candle_core::Result<f64> {
-    {
-        let (storage, layout) = gradient.storage_and_layout();
-        if let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
-            match storage {
-                CpuStorage::F32(numbers) => return Ok(on_slice(&numbers[start..end])),
-                CpuStorage::F64(numbers) => return Ok(on_slice(&numbers[start..end])),
-                _ => {}
-            }
-        }
+/// The sum of squares of contiguous numbers on the host.
+fn on_host(gradient: &Tensor) -> Option<f64> {
+    let (storage, layout) = gradient.storage_and_layout();
+    let (start, end) = layout.contiguous_offsets()?;
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(numbers)) => Some(on_slice(&numbers[start..end])),
+        Storage::Cpu(CpuStorage::F64(numbers)) => Some(on_slice(&numbers[start..end])),
+        _ => None,
     }
-    gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar()
+}
+
+/// The sum of squares, a number where the gradient is.
+fn squares(gradient: &Tensor) -> candle_core::Result<Tensor> {
+    gradient.to_dtype(DType::F64)?.sqr()?.sum_all()
+}
+
+/// Single numbers, of which those on one device are waited for together.
+fn read(numbers: &[Tensor]) -> candle_core::Result<Vec<f64>> {
+    let mut found = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunk_by(|a, b| a.device().same_device(b.device())) {
+        found.extend(Tensor::stack(numbers, 0)?.to_vec1::<f64>()?);
+    }
+    Ok(found)
 }
 
 /// Elements a task.
@@ -186,6 +202,16 @@ mod tests {
                 let found = gradient_norm(&store, [&var]).unwrap();
                 assert!((found / wanted - 1.0).abs() < 1e-6, "{found} {wanted}");
             }
+            // Several, of which some are read together.
+            let vars = [(); 3].map(|()| Var::zeros((1000, 300), dtype, &Device::Cpu).unwrap());
+            let strided = values.t().unwrap();
+            for (var, gradient) in
+                vars.iter().zip([strided.clone(), strided.contiguous().unwrap(), (strided * 2.0).unwrap()])
+            {
+                store.insert(var, gradient);
+            }
+            let found = gradient_norm(&store, &vars).unwrap();
+            assert!((found / wanted - 6_f64.sqrt()).abs() < 1e-6, "{found} {wanted}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use random_streams::Stream;
 use vit_ops::{AttentionOptions, AttentionWeights, Dropout, Gelu, Linear, Precision};
 
@@ -21,6 +21,11 @@ pub(crate) struct Norm {
 impl Norm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(vit_ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+    }
+
+    /// The norm of `x` in the norm's own type, given back as `dtype`.
+    fn forward_to(&self, x: &Tensor, dtype: DType) -> Result<Tensor, Error> {
+        Ok(self.forward(&x.to_dtype(self.weight.dtype())?)?.to_dtype(dtype)?)
     }
 }
 
@@ -194,7 +199,10 @@ impl Block {
         tokens: &Tensor,
         context: &mut BlockContext<'_>,
     ) -> Result<(Tensor, Option<Tensor>), Error> {
-        let normed = self.norm1.forward(tokens)?;
+        // Where the layers keep half types, so does what lies between them; norms and the residual stream do not.
+        // Dropout is for training, which does not come here with such layers.
+        let inner = self.qkv.half().filter(|_| context.dropout.is_none()).unwrap_or(tokens.dtype());
+        let normed = self.norm1.forward_to(tokens, inner)?;
         let mut qkv = self.qkv.forward(&normed)?;
         drop(normed);
         let mut options = AttentionOptions {
@@ -203,7 +211,8 @@ impl Block {
             ..AttentionOptions::new(self.config.heads)
         };
         if let Some(rope) = context.rope {
-            qkv = rope.apply_packed(&qkv, self.config.heads)?;
+            let turned = rope.apply_packed(&qkv.to_dtype(tokens.dtype())?, self.config.heads)?;
+            qkv = turned.to_dtype(inner)?;
         }
         let attended = vit_ops::attention(&qkv, &mut options)?;
         drop(qkv);
@@ -214,7 +223,7 @@ impl Block {
             self.scale1.as_ref(),
             context.dropout.as_mut().map(|dropout| dropout.at(Place::Projection)),
         )?;
-        let hidden = self.hidden(&self.norm2.forward(&tokens)?)?;
+        let hidden = self.hidden(&self.norm2.forward_to(&tokens, inner)?)?;
         let tokens = residual(
             &tokens,
             &self.fc2,
@@ -222,7 +231,8 @@ impl Block {
             self.scale2.as_ref(),
             context.dropout.as_mut().map(|dropout| dropout.at(Place::Mlp)),
         )?;
-        Ok((tokens, attended.weights))
+        let weights = attended.weights.map(|weights| weights.to_dtype(tokens.dtype())).transpose()?;
+        Ok((tokens, weights))
     }
 
     /// The feed-forward part up to its output layer.
@@ -230,12 +240,9 @@ impl Block {
         let hidden = match self.config.activation {
             Activation::GeluErf => self.fc1.forward_gelu(normed, Gelu::Erf)?,
             Activation::QuickGelu => self.fc1.forward_gelu(normed, Gelu::Quick)?,
-            Activation::Swiglu => {
-                let both = self.fc1.forward_without_bias(normed)?;
-                vit_ops::swiglu(&both, self.fc1.bias())?
-            }
+            Activation::Swiglu => self.fc1.forward_swiglu(normed)?,
         };
-        self.mlp_norm.as_ref().map_or(Ok(hidden.clone()), |norm| norm.forward(&hidden))
+        self.mlp_norm.as_ref().map_or(Ok(hidden.clone()), |norm| norm.forward_to(&hidden, hidden.dtype()))
     }
 
     /// The tensors under this crate's names (timm's, queries, keys and values fused, gates packed), contiguous, in

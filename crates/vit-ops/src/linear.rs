@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Tensor};
 use crate::activation::gelu_in_place;
 use crate::kernels::{Packed, Path};
 use crate::rows::{add_row, has_kernels};
-use crate::{Error, Gelu, Precision, Result, add_residual, bias_gelu, gelu};
+use crate::{Error, Gelu, Precision, Result, add_residual, bias_gelu, gelu, swiglu};
 use frozen::{Frozen, FrozenResidual};
 use trained::{Trained, TrainedWithBias};
 
@@ -17,10 +17,16 @@ use trained::{Trained, TrainedWithBias};
 /// A frozen layer (weight without a graph) in f32 on the host keeps its weight once, in the panels that the processor's
 /// kernel reads. A trainable one (weight of a `Var`, or computed from one) keeps the tensor it was given, so that
 /// gradients reach the `Var`.
+///
+/// A frozen layer off the host keeps an f32 weight in bf16 where that is its precision. One whose weight is kept in bf16
+/// or f16 ([`Linear::half`]) takes inputs of two types: it rounds f32 ones and gives f32, and gives its own type for
+/// inputs of that type, so that what lies between two such layers need not be wider than they are.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    /// The bias in the type of the weight, where that is another one.
+    half_bias: Option<Tensor>,
     inputs: usize,
     outputs: usize,
     precision: Precision,
@@ -30,10 +36,19 @@ pub struct Linear {
 enum Weight {
     /// On the host, with the bias's numbers if it has no graph.
     Packed(Arc<Packed>, Option<Arc<[f32]>>),
-    /// `(in, out)`, contiguous: other devices and types.
-    Frozen(Tensor),
+    /// `(in, out)`, contiguous: other devices and types. And the type it was given in.
+    Frozen(Tensor, DType),
     /// `(out, in)`, contiguous.
     Tracked(Tensor),
+}
+
+impl Weight {
+    fn half(&self) -> Option<DType> {
+        match self {
+            Self::Frozen(weight, _) => Some(weight.dtype()).filter(|t| matches!(t, DType::F16 | DType::BF16)),
+            _ => None,
+        }
+    }
 }
 
 impl Linear {
@@ -74,9 +89,16 @@ impl Linear {
             };
             Weight::Packed(Arc::new(packed), bias)
         } else {
-            Weight::Frozen(weight.t()?.contiguous()?)
+            let given = weight.dtype();
+            let is_half = given == DType::F32 && precision == Precision::Bf16 && !weight.device().is_cpu();
+            let kept = if is_half { DType::BF16 } else { given };
+            Weight::Frozen(weight.t()?.contiguous()?.to_dtype(kept)?, given)
         };
-        Ok(Self { weight, bias, inputs, outputs, precision })
+        let half_bias = match (weight.half(), &bias) {
+            (Some(half), Some(bias)) if bias.dtype() != half => Some(bias.to_dtype(half)?),
+            _ => None,
+        };
+        Ok(Self { weight, bias, half_bias, inputs, outputs, precision })
     }
 
     /// The layer applied to `x` `(.., in)`: `(.., out)`.
@@ -97,10 +119,18 @@ impl Linear {
             return Ok(x.contiguous()?.apply_op1(layer)?);
         }
         let product = self.forward_without_bias(x)?;
-        Ok(match &self.bias {
+        Ok(match self.bias_of(product.dtype()) {
             Some(bias) => add_row("linear", &product, bias)?,
             None => product,
         })
+    }
+
+    /// The bias in the type of what it is added to.
+    fn bias_of(&self, dtype: DType) -> Option<&Tensor> {
+        match &self.half_bias {
+            Some(half) if half.dtype() == dtype => Some(half),
+            _ => self.bias.as_ref(),
+        }
     }
 
     /// `x W^T` alone, for callers that add the bias in a later operation ([`bias_gelu`](crate::bias_gelu),
@@ -126,7 +156,7 @@ impl Linear {
         let flat = x.reshape((rows, self.inputs))?;
         let product = match &self.weight {
             Weight::Packed(..) => flat.matmul(&self.weight()?.t()?)?,
-            Weight::Frozen(weight) => self.composed(&flat, weight)?,
+            Weight::Frozen(weight, _) => self.composed(&flat, weight)?,
             Weight::Tracked(weight) => self.composed(&flat, &weight.t()?)?,
         };
         let mut dims = x.dims().to_vec();
@@ -138,6 +168,11 @@ impl Linear {
 
     /// `x` `(rows, in)` times `weight` `(in, out)` by candle's products.
     fn composed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        if x.dtype() == DType::F32
+            && let Some(half) = self.half()
+        {
+            return Ok(x.to_dtype(half)?.matmul(weight)?.to_dtype(DType::F32)?);
+        }
         if x.dtype() != DType::F32 || x.device().is_cpu() {
             return Ok(x.matmul(weight)?);
         }
@@ -193,13 +228,24 @@ impl Linear {
             return Ok(x.contiguous()?.apply_op1_no_bwd(&layer)?);
         }
         let product = self.forward_without_bias(x)?;
-        match &self.bias {
+        match self.bias_of(product.dtype()) {
             Some(bias) => bias_gelu(&product, bias, form),
             None => gelu(&product, form),
         }
     }
 
+    /// [`swiglu`] of the layer applied to `x` `(.., in)`: `(.., out / 2)`.
+    ///
+    /// # Errors
+    ///
+    /// If the last axis of `x` has another length than `in`, or `out` is odd.
+    pub fn forward_swiglu(&self, x: &Tensor) -> Result<Tensor> {
+        let product = self.forward_without_bias(x)?;
+        swiglu(&product, self.bias_of(product.dtype()))
+    }
+
     /// The layer applied to `branch` `(.., in)`, times `scale` `(out,)` where there is one, added to `x` `(.., out)`.
+    /// `x` may be f32 where `branch` and the layer are of a half type: then so is the sum.
     ///
     /// # Errors
     ///
@@ -224,8 +270,17 @@ impl Linear {
             let operation = FrozenResidual { layer, scale };
             return Ok(branch.contiguous()?.apply_op2_no_bwd(&x.contiguous()?, &operation)?);
         }
-        let product = self.forward_without_bias(branch)?;
-        add_residual(x, &product, self.bias.as_ref(), scale)
+        let mut product = self.forward_without_bias(branch)?;
+        if x.dtype() == DType::F32 && self.half() == Some(product.dtype()) {
+            product = product.to_dtype(DType::F32)?;
+        }
+        add_residual(x, &product, self.bias_of(product.dtype()), scale)
+    }
+
+    /// The type, bf16 or f16, that a frozen weight is kept in, if it is one of them: inputs of that type need no
+    /// rounding, and give results of it.
+    pub fn half(&self) -> Option<DType> {
+        self.weight.half()
     }
 
     /// The weight, `(out, in)`: that of a trainable layer itself, that of a frozen one as a copy, with as many of its
@@ -239,7 +294,7 @@ impl Linear {
             Weight::Packed(weight, _) => {
                 Tensor::from_vec(weight.weight(), (self.outputs, self.inputs), &Device::Cpu)?
             }
-            Weight::Frozen(weight) => weight.t()?,
+            Weight::Frozen(weight, given) => weight.to_dtype(*given)?.t()?,
             Weight::Tracked(weight) => weight.clone(),
         })
     }
@@ -381,6 +436,44 @@ mod tests {
             for (a, b) in [(&found[0], &exact[0]), (&found[1], &exact[1]), (of_x, &exact[0])] {
                 assert!(range.contains(&error(a, b)), "{precision}: {}", error(a, b));
             }
+        }
+    }
+
+    #[test]
+    fn half_weights_take_both_types_and_give_what_they_get() {
+        // The host multiplies f16, which stands here for a GPU's bf16.
+        let half = |t: &Tensor| t.to_dtype(DType::F16).unwrap();
+        let (x, w, b) = (single(&[2, 9, 20], 0), single(&[14, 20], 1), single(&[14], 2));
+        let w = (w * 0.1).unwrap();
+        let exact =
+            Linear::new(half(&w).to_dtype(DType::F64).unwrap(), Some(b.to_dtype(DType::F64).unwrap()));
+        let (exact, layer) = (exact.unwrap(), Linear::new(half(&w), Some(b.clone())).unwrap());
+        assert_eq!((layer.half(), exact.half()), (Some(DType::F16), None));
+        assert_eq!(layer.weight().unwrap().dtype(), DType::F16);
+        let (residual, scale) = (single(&[2, 9, 14], 3), single(&[14], 4));
+        let calls: [&dyn Fn(&Linear, &Tensor) -> Tensor; 4] = [
+            &|layer, x| layer.forward(x).unwrap(),
+            &|layer, x| layer.forward_gelu(x, Gelu::Erf).unwrap(),
+            &|layer, x| layer.forward_swiglu(x).unwrap(),
+            &|layer, x| layer.forward_without_bias(x).unwrap(),
+        ];
+        for call in calls {
+            let wanted = call(&exact, &half(&x).to_dtype(DType::F64).unwrap());
+            for (x, dtype) in [(&x, DType::F32), (&half(&x), DType::F16)] {
+                let found = call(&layer, x);
+                assert_eq!(found.dtype(), dtype);
+                same(&found, &wanted, 5e-3);
+            }
+        }
+        // The stream that results are added to stays wide.
+        let wide = |t: &Tensor| half(t).to_dtype(DType::F64).unwrap();
+        let wanted = exact
+            .forward_residual(&wide(&x), &residual.to_dtype(DType::F64).unwrap(), Some(&wide(&scale)))
+            .unwrap();
+        for x in [&x, &half(&x)] {
+            let found = layer.forward_residual(x, &residual, Some(&scale)).unwrap();
+            assert_eq!(found.dtype(), DType::F32);
+            same(&found, &wanted, 5e-3);
         }
     }
 

@@ -54,16 +54,17 @@ stage() {
 
 # Single precision without TF32, within the tolerances that each case states.
 stage conform conform --device "$device" "$here/fixtures"
-# Every operation and its gradients in f32, f16 and bf16, and every optimiser, within the tolerances in the tables.
+# Every operation and its gradients in f32, f16 and bf16, a network at each precision, and every optimiser, within the tolerances in the tables.
 stage operations gpu-check --device "$device"
 stage bench-ops bench ops --device "$device" --json
-stage bench-backbone bench backbone --device "$device" --json
+stage bench-backbone bench backbone --device "$device" --precision f32,bf16 --json
 stage bench-train-step bench train-step --device "$device" --json
+stage bench-optimizers bench optimizers --device "$device" --json
 
 printf '\n== summary\n'
 cat "$results/machine.txt"
 printf '%-20s %-8s %s\n' stage result 'last line'
-for name in conform operations bench-ops bench-backbone bench-train-step; do
+for name in conform operations bench-ops bench-backbone bench-train-step bench-optimizers; do
     if [ "$(cat "$results/$name.status")" = 0 ]; then result=ok; else result=FAILED; fi
     printf '%-20s %-8s %s\n' "$name" "$result" "$(tail -n 1 "$results/$name.txt" | cut -c 1-80)"
 done | tee "$results/summary.txt"

@@ -5,6 +5,7 @@ mod block_gradients;
 mod counting_allocator;
 mod eva02;
 mod fixtures;
+mod half_types;
 mod ibot;
 mod loading;
 mod memory;
