@@ -294,9 +294,14 @@ impl Blocks {
         })
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.depth.div_ceil(self.block)
+    }
+
     /// Elements of a whole row panel.
     pub(super) fn row_panel<K: Kernel>(&self) -> usize {
-        self.depth.div_ceil(self.block) * Self::rows_of_block::<K>()
+        self.count() * Self::rows_of_block::<K>()
     }
 
     /// Elements of one block of a row panel, of whatever depth.

@@ -1,6 +1,9 @@
 //! A product over panels, in parallel.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -153,6 +156,10 @@ impl<K: Kernel> Product<'_, K> {
                 for (panel, sums) in sums.chunks_exact_mut(K::ROWS * K::COLUMNS).enumerate() {
                     let rows = &rows[panel * length + index * size..][..size];
                     let there = K::ROWS.min(count - (first + panel) * K::ROWS);
+                    if index + 1 == blocks.count() {
+                        let row = start + (first + panel) * K::ROWS;
+                        self.announce(row..row + there, column * K::COLUMNS);
+                    }
                     K::multiply(&mut session, rows, columns, block.padded, there, sums);
                 }
             }
@@ -173,6 +180,34 @@ impl<K: Kernel> Product<'_, K> {
             (0..tasks).for_each(|index| task(&mut sums, index));
         }
     }
+}
+
+impl<K: Kernel> Product<'_, K> {
+    /// Has the processor bring what [`Finish`] will touch of these rows in a column panel: pieces of rows that lie far
+    /// apart, which it would wait for one by one.
+    fn announce(&self, rows: Range<usize>, column: usize) {
+        let width = self.target.width;
+        let count = K::COLUMNS.min(width - column);
+        for row in rows {
+            let start = row * width + column;
+            // Only an address: nothing is read.
+            will_need(self.target.data.wrapping_add(start).cast(), count);
+            if let Ending::Residual { x, .. } = self.ending {
+                will_need(x.as_ptr().wrapping_add(start), count);
+            }
+        }
+    }
+}
+
+/// A hint that these numbers are touched soon; they need not be there.
+fn will_need(start: *const f32, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..count).step_by(64 / size_of::<f32>()) {
+        // SAFETY: every processor of this kind has the instruction, which does nothing but fill caches.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, count);
 }
 
 /// Writes what a task has summed up.
