@@ -52,7 +52,7 @@ impl AttentionOptions<'_> {
 pub struct Attention {
     /// `(B, N, H * d)`: the heads' results side by side.
     pub context: Tensor,
-    /// The probabilities asked for.
+    /// The probabilities asked for; f32 where the queries are f16 or bf16.
     pub weights: Option<Tensor>,
 }
 
@@ -224,43 +224,36 @@ fn composed([q, k, v]: &[Tensor; 3], sizes: Sizes, options: &mut AttentionOption
         Some(dropout) => dropout.apply(&all)?,
         None => all,
     };
-    let context =
-        dropped.matmul(&v.contiguous()?)?.transpose(1, 2)?.reshape((batch, tokens, heads * width))?;
+    let context = dropped.to_dtype(v.dtype())?.matmul(&v.contiguous()?)?;
+    let context = context.transpose(1, 2)?.reshape((batch, tokens, heads * width))?;
     Ok(Attention { context, weights })
 }
 
-/// The softmax of all products of the queries, `(B, H, N, d)` or their first row `(B, H, 1, d)`, with the keys.
+/// The softmax of all products of the queries, `(B, H, N, d)` or their first row `(B, H, 1, d)`, with the keys; in f32 at
+/// least.
 fn probabilities(q: &Tensor, k: &Tensor, sizes: Sizes, options: &AttentionOptions<'_>) -> Result<Tensor> {
     let rows = q.dim(2)?;
+    let dtype = if q.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let (q, k) = (q.to_dtype(dtype)?, k.to_dtype(dtype)?);
     let of = |t: &Tensor| -> Result<Tensor> { Ok(t.broadcast_as(sizes.of_weights())?.narrow(2, 0, rows)?) };
-    let logits = (q * sizes.scale(options))?.matmul(&k.contiguous()?.t()?)?;
+    let logits = (&q * sizes.scale(options))?.matmul(&k.contiguous()?.t()?)?;
     let logits = match options.bias {
-        Some(bias) => (logits + of(bias)?)?,
+        Some(bias) => (logits + of(bias)?.to_dtype(dtype)?)?,
         None => logits,
     };
     let logits = match options.mask {
         Some(mask) => {
             let mask = of(mask)?;
             let allowed = mask.ne(&mask.zeros_like()?)?;
-            let lowest = Tensor::full(lowest(logits.dtype()), (), logits.device())?
-                .to_dtype(logits.dtype())?
-                .broadcast_as(logits.shape())?;
+            // An infinity would turn a fully masked row into NaN.
+            let lowest = if dtype == DType::F64 { f64::MIN } else { f64::from(f32::MIN) };
+            let lowest = Tensor::full(lowest, (), logits.device())?.to_dtype(dtype)?;
+            let lowest = lowest.broadcast_as(logits.shape())?;
             allowed.where_cond(&logits, &lowest)?
         }
         None => logits,
     };
     softmax(&logits)
-}
-
-/// The most negative finite number of a type: an infinity would turn a fully masked row into NaN.
-fn lowest(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => f64::MIN,
-        DType::F16 => -65504.0,
-        // The largest finite bf16.
-        DType::BF16 => -3.389_531_389_251_535_5e38,
-        _ => f64::from(f32::MIN),
-    }
 }
 
 #[cfg(test)]

@@ -275,7 +275,7 @@ fn once(operation: &Operation, inputs: &[Tensor], mask: &Tensor, gradient: &Tens
     let value = (operation.apply)(&Arguments { inputs: &tensors, mask })?;
     device.synchronize()?;
     let forward = start.elapsed();
-    let loss = (&value * gradient)?.sum_all()?;
+    let loss = (&value * gradient.to_dtype(value.dtype())?)?.sum_all()?;
     device.synchronize()?;
     let start = Instant::now();
     let store = loss.backward()?;
