@@ -27,7 +27,8 @@ pub struct LoadOptions {
     pub resampling: Option<Resampling>,
     /// Also read the classification head, where there is one.
     pub head: bool,
-    /// How its linear layers multiply; [`Vit::precision`] tells what it came to.
+    /// How its linear layers multiply; [`Vit::precision`] tells what it came to. On a GPU, `bf16` is also the type of
+    /// the weights and of what lies between the layers of a block.
     pub precision: PrecisionSetting,
     /// What the weights are, for a directory or file without a `config.json`; takes precedence over one.
     pub described: Option<(VitConfig, NameScheme)>,

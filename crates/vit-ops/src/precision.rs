@@ -18,7 +18,8 @@ pub enum Precision {
     /// Each number as the sum of two bf16, and three of their four products: an error of about 5e-6. (Henry, Tang and
     /// Heinecke 2019, arXiv 1904.06376.)
     Bf16x3,
-    /// Each number as the nearest bf16: an error of about 2e-3.
+    /// Each number as the nearest bf16: an error of about 2e-3. Off the host, sums are rounded to bf16 too, and frozen
+    /// layers can pass numbers of that type on ([`Linear::half`]).
     Bf16,
 }
 

@@ -77,6 +77,11 @@ pub(super) trait Encoding: Copy + Send + Sync + 'static {
     fn split(value: f32) -> (Self::Element, Self::Element);
     /// The number of such elements.
     fn join(high: Self::Element, low: Self::Element) -> f32;
+    /// Panels as numbers, if they hold those as they are, one behind the other.
+    #[inline(always)]
+    fn numbers(_: &mut [Self::Element]) -> Option<&mut [f32]> {
+        None
+    }
 }
 
 /// Numbers as they are.
@@ -94,6 +99,10 @@ impl Encoding for Plain {
     #[inline(always)]
     fn join(high: f32, _: f32) -> f32 {
         high
+    }
+    #[inline(always)]
+    fn numbers(panels: &mut [f32]) -> Option<&mut [f32]> {
+        Some(panels)
     }
 }
 
@@ -327,16 +336,23 @@ pub(super) fn pack_rows<K: Kernel>(left: View<'_>, first: usize, out: &mut [Elem
         left: View<'a>,
         first: usize,
         out: &'a mut [ElementOf<K>],
+        /// A block before it is encoded.
+        numbers: &'a mut [f32],
     }
     impl<K: Kernel> pulp::NullaryFnOnce for Pack<'_, K> {
         type Output = ();
         #[inline(always)]
         fn call(self) {
-            let blocks = Blocks::of::<K>(self.left.columns);
-            let mut numbers = vec![0.0_f32; K::ROWS * K::STRIDE];
+            let Self { left, first, out, numbers } = self;
+            let blocks = Blocks::of::<K>(left.columns);
             let part = K::ROWS * K::STRIDE;
-            for (block, out) in blocks.iter().zip(self.out.chunks_exact_mut(Blocks::rows_of_block::<K>())) {
-                self.left.copy((self.first, block.start), (K::ROWS, block.padded), &mut numbers, K::STRIDE);
+            for (block, out) in blocks.iter().zip(out.chunks_exact_mut(Blocks::rows_of_block::<K>())) {
+                let (place, size) = ((first, block.start), (K::ROWS, block.padded));
+                if let Some(out) = K::Encoding::numbers(out) {
+                    left.copy(place, size, out, K::STRIDE);
+                    continue;
+                }
+                left.copy(place, size, numbers, K::STRIDE);
                 let (high, low) = out.split_at_mut(part);
                 for r in 0..K::ROWS {
                     let row = r * K::STRIDE..r * K::STRIDE + block.padded;
@@ -353,7 +369,9 @@ pub(super) fn pack_rows<K: Kernel>(left: View<'_>, first: usize, out: &mut [Elem
             }
         }
     }
-    arch().dispatch(Pack::<K> { left, first, out });
+    with_scratch(K::ROWS * K::STRIDE, |numbers: &mut [f32]| {
+        arch().dispatch(Pack::<K> { left, first, out, numbers });
+    });
 }
 
 /// Elements that the column panels of a matrix of these sizes take.
@@ -367,23 +385,23 @@ pub(super) fn pack_columns<K: Kernel>(right: View<'_>, out: &mut [ElementOf<K>])
         right: View<'a>,
         panel: usize,
         out: &'a mut [ElementOf<K>],
+        /// A block before it is encoded.
+        numbers: &'a mut [f32],
     }
     impl<K: Kernel> pulp::NullaryFnOnce for Pack<'_, K> {
         type Output = ();
         #[inline(always)]
         fn call(self) {
-            let blocks = Blocks::of::<K>(self.right.rows);
-            let mut numbers = vec![0.0_f32; K::DEPTH * K::COLUMNS];
-            for block in blocks.iter() {
+            let Self { right, panel, out, numbers } = self;
+            for block in Blocks::of::<K>(right.rows).iter() {
                 let count = block.padded * K::COLUMNS;
-                let column = self.panel * K::COLUMNS;
-                self.right.copy(
-                    (block.start, column),
-                    (block.padded, K::COLUMNS),
-                    &mut numbers[..count],
-                    K::COLUMNS,
-                );
-                let out = &mut self.out[Blocks::columns_of_block::<K>(block)];
+                let (place, size) = ((block.start, panel * K::COLUMNS), (block.padded, K::COLUMNS));
+                let out = &mut out[Blocks::columns_of_block::<K>(block)];
+                if let Some(out) = K::Encoding::numbers(out) {
+                    right.copy(place, size, out, K::COLUMNS);
+                    continue;
+                }
+                right.copy(place, size, &mut numbers[..count], K::COLUMNS);
                 let (high, low) = out.split_at_mut(count);
                 interleave::<K>(&numbers[..count], high, |number| K::Encoding::split(number).0);
                 if K::Encoding::PARTS == 2 {
@@ -394,7 +412,9 @@ pub(super) fn pack_columns<K: Kernel>(right: View<'_>, out: &mut [ElementOf<K>])
     }
     let length = Blocks::of::<K>(right.rows).column_panel::<K>();
     out.par_chunks_exact_mut(length.max(1)).enumerate().for_each(|(panel, out)| {
-        arch().dispatch(Pack::<K> { right, panel, out });
+        with_scratch(K::DEPTH * K::COLUMNS, |numbers: &mut [f32]| {
+            arch().dispatch(Pack::<K> { right, panel, out, numbers });
+        });
     });
 }
 
