@@ -451,11 +451,11 @@ mod tests {
         assert_eq!((layer.half(), exact.half()), (Some(DType::F16), None));
         assert_eq!(layer.weight().unwrap().dtype(), DType::F16);
         let (residual, scale) = (single(&[2, 9, 14], 3), single(&[14], 4));
-        let calls: [&dyn Fn(&Linear, &Tensor) -> Tensor; 4] = [
-            &|layer, x| layer.forward(x).unwrap(),
-            &|layer, x| layer.forward_gelu(x, Gelu::Erf).unwrap(),
-            &|layer, x| layer.forward_swiglu(x).unwrap(),
-            &|layer, x| layer.forward_without_bias(x).unwrap(),
+        let calls: [fn(&Linear, &Tensor) -> Tensor; 4] = [
+            |layer, x| layer.forward(x).unwrap(),
+            |layer, x| layer.forward_gelu(x, Gelu::Erf).unwrap(),
+            |layer, x| layer.forward_swiglu(x).unwrap(),
+            |layer, x| layer.forward_without_bias(x).unwrap(),
         ];
         for call in calls {
             let wanted = call(&exact, &half(&x).to_dtype(DType::F64).unwrap());
