@@ -199,8 +199,8 @@ impl Block {
         tokens: &Tensor,
         context: &mut BlockContext<'_>,
     ) -> Result<(Tensor, Option<Tensor>), Error> {
-        // Where the layers keep half types, so does what lies between them; norms and the residual stream do not.
-        // Dropout is for training, which does not come here with such layers.
+        // Where the layers keep half types, so does what lies between them; norms and the residual stream do not, and
+        // nothing does with dropout, which rescales.
         let inner = self.qkv.half().filter(|_| context.dropout.is_none()).unwrap_or(tokens.dtype());
         let normed = self.norm1.forward_to(tokens, inner)?;
         let mut qkv = self.qkv.forward(&normed)?;
