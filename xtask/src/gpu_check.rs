@@ -17,8 +17,8 @@ use crate::cuda_toolkit::{Toolkit, make_executable};
 use crate::say;
 
 /// Compare every operation's values and gradients on a device with the CPU's in f64, in f32, f16 and bf16, the embedded
-/// backbone at each precision with the CPU's, and some steps of every optimiser, in f32 and f64; or, with `--bundle`, make a folder that does this and more on a
-/// machine with a GPU and without Rust.
+/// backbone at each precision with the CPU's, and some steps of every optimiser, in f32 and f64; or, with `--bundle`,
+/// make a folder that does this and more on a machine with a GPU and without Rust.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GpuCheck {
     /// The device to check: `cpu` or `cuda:N`

@@ -25,7 +25,7 @@ use trained::{Trained, TrainedWithBias};
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-    /// The bias in the type of the weight, where that is another one.
+    /// The bias in the type of the weight, where that is another one and the bias has no graph.
     half_bias: Option<Tensor>,
     inputs: usize,
     outputs: usize,
@@ -95,7 +95,9 @@ impl Linear {
             Weight::Frozen(weight.t()?.contiguous()?.to_dtype(kept)?, given)
         };
         let half_bias = match (weight.half(), &bias) {
-            (Some(half), Some(bias)) if bias.dtype() != half => Some(bias.to_dtype(half)?),
+            (Some(half), Some(bias)) if bias.dtype() != half && !bias.track_op() => {
+                Some(bias.to_dtype(half)?)
+            }
             _ => None,
         };
         Ok(Self { weight, bias, half_bias, inputs, outputs, precision })
@@ -169,7 +171,7 @@ impl Linear {
     /// `x` `(rows, in)` times `weight` `(in, out)` by candle's products.
     fn composed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         if x.dtype() == DType::F32
-            && let Some(half) = self.half()
+            && let Some(half) = self.weight.half()
         {
             return Ok(x.to_dtype(half)?.matmul(weight)?.to_dtype(DType::F32)?);
         }
@@ -278,9 +280,12 @@ impl Linear {
     }
 
     /// The type, bf16 or f16, that a frozen weight is kept in, if it is one of them: inputs of that type need no
-    /// rounding, and give results of it.
+    /// rounding, and give results of it. None where a bias of another type is trained, which takes f32.
     pub fn half(&self) -> Option<DType> {
-        self.weight.half()
+        self.weight.half().filter(|half| {
+            let fits = |bias: &Tensor| bias.dtype() == *half || !bias.track_op();
+            self.bias.as_ref().is_none_or(fits)
+        })
     }
 
     /// The weight, `(out, in)`: that of a trainable layer itself, that of a frozen one as a copy, with as many of its
@@ -465,6 +470,13 @@ mod tests {
                 same(&found, &wanted, 5e-3);
             }
         }
+        // A trained bias is used as it is now, not as it was.
+        let trained = Var::from_tensor(&b).unwrap();
+        let layer_of_trained = Linear::new(half(&w), Some(trained.as_tensor().clone())).unwrap();
+        assert_eq!(layer_of_trained.half(), None);
+        trained.set(&b.zeros_like().unwrap()).unwrap();
+        let wanted = layer.forward_without_bias(&x).unwrap();
+        same(&layer_of_trained.forward(&x).unwrap(), &wanted, 0.0);
         // The stream that results are added to stays wide.
         let wide = |t: &Tensor| half(t).to_dtype(DType::F64).unwrap();
         let wanted = exact
