@@ -6,7 +6,7 @@ use random_streams::Streams;
 use crate::kernels::has_tiles;
 use crate::{Error, Linear, Result};
 
-/// How a linear layer multiplies f32 numbers. Inputs, results and sums are f32 in all of them.
+/// How a linear layer multiplies f32 numbers. Inputs and results are f32 in all of them; so are sums on the host.
 ///
 /// The errors are relative ones of a whole product (root mean square of the difference from f64 over that of the
 /// result); [`Precision::error`] measures them where the program runs.
@@ -18,8 +18,8 @@ pub enum Precision {
     /// Each number as the sum of two bf16, and three of their four products: an error of about 5e-6. (Henry, Tang and
     /// Heinecke 2019, arXiv 1904.06376.)
     Bf16x3,
-    /// Each number as the nearest bf16: an error of about 2e-3. Off the host, sums are rounded to bf16 too, and frozen
-    /// layers can pass numbers of that type on ([`Linear::half`]).
+    /// Each number as the nearest bf16: an error of about 2e-3. Off the host, each sum is rounded to bf16 once it is
+    /// complete, and frozen layers also take and give numbers of that type ([`Linear::half`]).
     Bf16,
 }
 
