@@ -26,10 +26,13 @@ impl GradientChange {
     ///
     /// # Errors
     ///
-    /// If the norm is NaN or infinite: no clipping makes a usable step of that.
+    /// If the norm is NaN or infinite: no clipping makes a usable step of that. If `max_norm` is NaN or below 0.
     pub fn to_norm(norm: f64, max_norm: f64) -> Result<Self> {
         if !norm.is_finite() {
             return Err(Error::NotFinite(norm));
+        }
+        if max_norm.is_nan() || max_norm < 0.0 {
+            return Err(Error::Option { option: "max_norm", expected: "not negative", found: max_norm });
         }
         Ok(Self { scale: (max_norm / (norm + 1e-6)).min(1.0), ..Self::default() })
     }
@@ -74,7 +77,7 @@ pub fn gradient_norm<'a>(
 ///
 /// # Errors
 ///
-/// If the norm is NaN or infinite.
+/// As [`GradientChange::to_norm`].
 pub fn clip_grad_norm<'a>(
     gradients: &mut GradStore,
     parameters: impl IntoIterator<Item = &'a Var>,
@@ -184,6 +187,11 @@ mod tests {
     #[test]
     fn nan_is_refused() {
         let (a, b, mut store) = case();
+        for max_norm in [f64::NAN, -1.0] {
+            let message = clip_grad_norm(&mut store, [&a, &b], max_norm).unwrap_err().to_string();
+            assert!(message.contains("max_norm"), "{message}");
+        }
+        assert!(GradientChange::to_norm(5.0, f64::INFINITY).unwrap() == GradientChange::default());
         let nan = (store.get(&b).unwrap() * f64::NAN).unwrap();
         store.insert(&b, nan);
         assert!(matches!(clip_grad_norm(&mut store, [&a, &b], 1.0), Err(Error::NotFinite(_))));

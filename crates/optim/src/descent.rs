@@ -4,7 +4,7 @@ use candle_core::Var;
 use candle_core::backprop::GradStore;
 
 use crate::slots::{ReadySlot, Slots, StateLayout};
-use crate::{GradientChange, Optimizer, OptimizerState, ParameterGroup, Result};
+use crate::{Error, GradientChange, Optimizer, OptimizerState, ParameterGroup, Result};
 
 /// What tells one optimiser from another.
 pub(crate) trait Settings: Copy + Debug + Send {
@@ -52,6 +52,10 @@ impl<O: Settings> Descent<O> {
 impl<O: Settings> Optimizer for Descent<O> {
     fn step_with(&mut self, gradients: &GradStore, change: GradientChange) -> Result<()> {
         change.check()?;
+        let rate = self.options.learning_rate();
+        if !rate.is_finite() {
+            return Err(Error::Option { option: "learning_rate", expected: "finite", found: rate });
+        }
         let options = &self.options;
         self.slots.step(gradients, |slot| options.step(slot, change))
     }

@@ -31,9 +31,9 @@ pub enum Error {
     Gradient {
         /// The parameter.
         name: String,
-        /// Type and shape of the parameter.
+        /// Type and shape of the parameter, or where it is.
         expected: String,
-        /// Type and shape of the gradient.
+        /// Type and shape of the gradient, or where it is.
         found: String,
     },
     /// A gradient holds NaN or an infinity.

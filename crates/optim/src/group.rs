@@ -110,7 +110,7 @@ pub(crate) fn below_one(option: &'static str, found: f64) -> Result<()> {
 }
 
 impl Parameter {
-    /// The gradient, checked against the parameter, contiguous.
+    /// The gradient, checked against the parameter, contiguous, with numbers of its own.
     pub(crate) fn gradient(&self, gradients: &GradStore) -> Result<Option<Tensor>> {
         let Some(gradient) = gradients.get(&self.var) else { return Ok(None) };
         if gradient.dims() != self.var.dims() || gradient.dtype() != self.var.dtype() {
@@ -120,6 +120,18 @@ impl Parameter {
                 found: format!("{:?} {:?}", gradient.dtype(), gradient.dims()),
             });
         }
-        Ok(Some(gradient.detach().contiguous()?))
+        let (here, there) = (self.var.device().location(), gradient.device().location());
+        if here != there {
+            return Err(Error::Gradient {
+                name: self.name.clone(),
+                expected: format!("on {here:?}"),
+                found: format!("on {there:?}"),
+            });
+        }
+        let gradient = gradient.detach().contiguous()?;
+        // A pass that writes the parameter can't read the same numbers as a gradient.
+        let numbers = |tensor: &Tensor| &raw const *tensor.storage_and_layout().0;
+        let is_parameter = std::ptr::eq(numbers(&gradient), numbers(&self.var));
+        Ok(Some(if is_parameter { gradient.copy()? } else { gradient }))
     }
 }

@@ -73,7 +73,8 @@ pub trait Optimizer: Send {
     ///
     /// # Errors
     ///
-    /// If a gradient has another shape, type or device than its parameter.
+    /// If a gradient has another shape, type or device than its parameter, or the learning rate is not finite; no
+    /// parameter has moved then.
     fn step(&mut self, gradients: &GradStore) -> Result<()> {
         self.step_with(gradients, GradientChange::default())
     }
@@ -90,7 +91,8 @@ pub trait Optimizer: Send {
     ///
     /// # Errors
     ///
-    /// As [`Optimizer::step`], and if the norm is NaN or infinite; no parameter has moved then.
+    /// As [`Optimizer::step`], and if the norm is NaN or infinite, or `max_norm` NaN or below 0; no parameter has moved
+    /// then.
     fn step_clipped(&mut self, gradients: &GradStore, max_norm: f64) -> Result<f64> {
         let norm = gradient_norm(gradients, self.parameters().into_iter().map(|(_, var)| var))?;
         self.step_with(gradients, GradientChange::to_norm(norm, max_norm)?)?;

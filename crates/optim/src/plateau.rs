@@ -64,7 +64,7 @@ impl Default for PlateauOptions {
 #[serde(deny_unknown_fields)]
 pub struct Plateau {
     options: PlateauOptions,
-    /// None before the first value (JSON has no infinity).
+    /// None before the first finite value (JSON has no infinity).
     best: Option<f64>,
     failures: u64,
     cooling: u64,
@@ -87,7 +87,8 @@ impl Plateau {
         Ok(Self { options, best: None, failures: 0, cooling: 0 })
     }
 
-    /// Takes the next value of what is watched, and gives the learning rate that follows `rate`. A NaN is a failure.
+    /// Takes the next value of what is watched, and gives the learning rate that follows `rate`. What is
+    /// not finite is a failure, whichever way is better.
     pub fn next(&mut self, value: f64, rate: f64) -> f64 {
         if self.beats_best(value) {
             self.best = Some(value);
@@ -109,7 +110,10 @@ impl Plateau {
     }
 
     fn beats_best(&self, value: f64) -> bool {
-        let Some(best) = self.best else { return !value.is_nan() };
+        if !value.is_finite() {
+            return false;
+        }
+        let Some(best) = self.best else { return true };
         match (self.options.better, self.options.threshold) {
             (Better::Lower, Threshold::Relative(share)) => value < best * (1.0 - share),
             (Better::Lower, Threshold::Absolute(by)) => value < best - by,
@@ -169,6 +173,29 @@ mod tests {
             assert_eq!(rate.to_bits(), again.to_bits());
         }
         assert_eq!((rate, plateau), (0.01, resumed));
+    }
+
+    #[test]
+    fn infinities_are_failures() {
+        // What PyTorch gives for these.
+        let options = PlateauOptions { factor: 0.5, patience: 2, ..PlateauOptions::default() };
+        let mut plateau = Plateau::new(options).unwrap();
+        let mut rate = 1.0;
+        let mut rates = Vec::new();
+        for value in [[f64::INFINITY; 5].as_slice(), &[5.0; 4]].concat() {
+            rate = plateau.next(value, rate);
+            rates.push(rate);
+            plateau = serde_json::from_str(&serde_json::to_string(&plateau).unwrap()).unwrap();
+        }
+        assert_eq!(rates, [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25]);
+        for better in [Better::Lower, Better::Higher] {
+            let mut plateau = Plateau::new(PlateauOptions { better, ..options }).unwrap();
+            for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+                rate = plateau.next(value, 1.0);
+            }
+            assert!(rate < 1.0);
+            assert_eq!(plateau.best, None);
+        }
     }
 
     #[test]

@@ -137,8 +137,8 @@ impl Schedule {
                 }
             }
             Self::LinearDecay { offset, constant, decay } => {
-                let over = (t + 1 + offset).saturating_sub(*constant) as f64;
-                base * (1.0 - over / (*decay + 1) as f64).max(0.0)
+                let over = t.saturating_add(1).saturating_add(*offset).saturating_sub(*constant) as f64;
+                base * (1.0 - over / (*decay as f64 + 1.0)).max(0.0)
             }
         }
     }
@@ -167,6 +167,12 @@ mod tests {
         near(cosine.at(1.0, 4), 0.2);
         near(cosine.at(1.0, 9), 0.2);
         near(Schedule::Cosine { length: 0, floor: 0.2 }.at(1.0, 0), 0.2);
+    }
+
+    #[test]
+    fn linear_decay_may_never_end() {
+        near(Schedule::LinearDecay { offset: 0, constant: 0, decay: u64::MAX }.at(1.0, 0), 1.0);
+        near(Schedule::LinearDecay { offset: u64::MAX, constant: 0, decay: 1 }.at(1.0, 5), 0.0);
     }
 
     #[test]

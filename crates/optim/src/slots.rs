@@ -12,9 +12,9 @@ use crate::{GradientChange, OptimizerState, ParameterGroup, Result};
 /// One parameter with what its optimiser remembers of it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) parameter: Parameter,
-    /// Steps made, the one under way included.
-    pub(crate) step: u64,
+    parameter: Parameter,
+    /// Steps made.
+    step: u64,
     /// None before the first step.
     states: Option<States>,
 }
@@ -52,21 +52,22 @@ impl Slots {
         gradients: &GradStore,
         mut each: impl FnMut(&mut ReadySlot<'_>) -> candle_core::Result<()>,
     ) -> Result<()> {
-        // All gradients are checked before the first parameter moves.
+        // All gradients are checked, and all states there, before the first parameter moves.
+        let StateLayout { names, initial, .. } = self.layout;
         let mut ready = Vec::new();
-        for slot in &mut self.all {
-            if let Some(gradient) = slot.parameter.gradient(gradients)? {
-                ready.push((slot, gradient));
+        for Slot { parameter, step, states } in &mut self.all {
+            if let Some(gradient) = parameter.gradient(gradients)? {
+                let states = match states {
+                    Some(states) => states,
+                    none => none.insert(States::new(&parameter.var, names.len(), initial)?),
+                };
+                let slot = ReadySlot { parameter, step: *step + 1, gradient, states };
+                ready.push((step, slot));
             }
         }
-        let StateLayout { names, initial, .. } = self.layout;
-        for (slot, gradient) in ready {
-            slot.step += 1;
-            let states = match &mut slot.states {
-                Some(states) => states,
-                none => none.insert(States::new(&slot.parameter.var, names.len(), initial)?),
-            };
-            each(&mut ReadySlot { parameter: &slot.parameter, step: slot.step, gradient, states })?;
+        for (step, mut slot) in ready {
+            each(&mut slot)?;
+            *step = slot.step;
         }
         Ok(())
     }
@@ -84,7 +85,8 @@ impl Slots {
         };
         for Slot { parameter, step, states } in &self.all {
             state.steps.insert(parameter.name.clone(), *step);
-            let tensors = states.as_ref().map(|s| s.to_tensors(&parameter.var)).transpose()?;
+            let moved = states.as_ref().filter(|_| *step > 0);
+            let tensors = moved.map(|s| s.to_tensors(&parameter.var)).transpose()?;
             for (name, tensor) in self.layout.names.iter().zip(tensors.into_iter().flatten()) {
                 state.tensors.insert(format!("{name}/{}", parameter.name), tensor);
             }
@@ -134,5 +136,71 @@ impl ReadySlot<'_> {
     /// `rate` times the factor of the parameter's group.
     pub(crate) fn rate(&self, rate: f64) -> f64 {
         rate * self.parameter.factor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::{DType, Device, Tensor, Var};
+
+    use crate::{Adam, AdamOptions, Error, Optimizer, ParameterGroup};
+
+    fn adam(parameters: &[(&str, &Var)]) -> Adam {
+        let named = parameters.iter().map(|(name, var)| ((*name).to_owned(), (*var).clone()));
+        Adam::new(vec![ParameterGroup::new(named)], AdamOptions::default()).unwrap()
+    }
+
+    fn values(var: &Var) -> Vec<f32> {
+        var.to_vec1().unwrap()
+    }
+
+    #[test]
+    fn what_is_refused_moves_and_counts_nothing() {
+        let (a, b) =
+            (Var::new(&[1_f32, 2.], &Device::Cpu).unwrap(), Var::new(&[3_f32], &Device::Cpu).unwrap());
+        let mut store = (a.sum_all().unwrap() + b.sum_all().unwrap()).unwrap().backward().unwrap();
+        let mut adam = adam(&[("a", &a), ("b", &b)]);
+        let right = store.get(&b).unwrap().clone();
+        store.insert(&b, Tensor::ones(2, DType::F32, &Device::Cpu).unwrap());
+        assert!(matches!(adam.step(&store), Err(Error::Gradient { name, .. }) if name == "b"));
+        store.insert(&b, right);
+        adam.set_learning_rate(f64::NAN);
+        assert!(adam.step(&store).unwrap_err().to_string().contains("learning_rate"));
+        assert_eq!((values(&a), values(&b)), (vec![1.0, 2.0], vec![3.0]));
+        let state = adam.state().unwrap();
+        assert!(state.steps.values().all(|step| *step == 0) && state.tensors.is_empty());
+        adam.set_learning_rate(0.1);
+        adam.step(&store).unwrap();
+        assert_eq!(adam.state().unwrap().steps.into_values().collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_gradient_may_be_the_parameter_itself() {
+        let (own, copied) =
+            (Var::new(&[1_f32, 2.], &Device::Cpu).unwrap(), Var::new(&[1_f32, 2.], &Device::Cpu).unwrap());
+        let mut store = own.sum_all().unwrap().backward().unwrap();
+        store.insert(&own, own.as_tensor().clone());
+        store.insert(&copied, own.as_tensor().copy().unwrap());
+        adam(&[("own", &own), ("copied", &copied)]).step(&store).unwrap();
+        assert_eq!(values(&own), values(&copied));
+        assert!(values(&own)[0] < 1.0);
+    }
+
+    #[test]
+    fn parameters_without_elements_hold_nobody_up() {
+        for dtype in [DType::F32, DType::F64, DType::BF16] {
+            for shape in [vec![0], vec![0, 3], vec![3, 0]] {
+                let none = Var::zeros(shape.as_slice(), dtype, &Device::Cpu).unwrap();
+                let some = Var::new(&[1_f32], &Device::Cpu).unwrap();
+                let mut store = some.sum_all().unwrap().backward().unwrap();
+                store.insert(&none, none.zeros_like().unwrap());
+                let mut adam = adam(&[("none", &none), ("some", &some)]);
+                adam.step_clipped(&store, 1.0).unwrap();
+                assert!(values(&some)[0] < 1.0);
+                let saved = adam.state_tensors().unwrap();
+                adam.load_state_tensors(saved).unwrap();
+            }
+        }
     }
 }

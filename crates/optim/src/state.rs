@@ -44,30 +44,26 @@ impl OptimizerState {
     ///
     /// If kind or learning rate is missing, or a step is not a whole number from 0 on.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self> {
-        let mut state = Self {
-            kind: String::new(),
-            learning_rate: f64::NAN,
-            steps: BTreeMap::new(),
-            tensors: BTreeMap::new(),
-        };
+        let (mut kind, mut learning_rate) = (None, None);
+        let (mut steps, mut others) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in tensors {
-            if let Some(kind) = name.strip_prefix("kind/") {
-                kind.clone_into(&mut state.kind);
+            if let Some(name) = name.strip_prefix("kind/") {
+                kind = Some(name.to_owned());
             } else if name == "learning_rate" {
-                state.learning_rate = tensor.to_scalar()?;
+                learning_rate = Some(tensor.to_scalar()?);
             } else if let Some(parameter) = name.strip_prefix("step/") {
                 let step = tensor.to_scalar::<i64>()?;
                 let step = u64::try_from(step)
                     .map_err(|_| Error::State(format!("step {step} of `{parameter}` is negative")))?;
-                state.steps.insert(parameter.to_owned(), step);
+                steps.insert(parameter.to_owned(), step);
             } else {
-                state.tensors.insert(name, tensor);
+                others.insert(name, tensor);
             }
         }
-        if state.kind.is_empty() || state.learning_rate.is_nan() {
+        let (Some(kind), Some(learning_rate)) = (kind, learning_rate) else {
             return Err(Error::State("`kind/…` or `learning_rate` is missing".to_owned()));
-        }
-        Ok(state)
+        };
+        Ok(Self { kind, learning_rate, steps, tensors: others })
     }
 
     /// Refuses the state of another kind of optimiser, or of other parameters.

@@ -82,6 +82,9 @@ pub(crate) fn sweep<const STATES: usize, R: Rule<STATES>>(
     gradient: &Tensor,
     states: &mut States,
 ) -> candle_core::Result<f64> {
+    if value.elem_count() == 0 {
+        return Ok(0.0);
+    }
     match states {
         States::Composed(states) => composed(rule, change, value, gradient, states),
         own => {
