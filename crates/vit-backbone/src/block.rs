@@ -199,10 +199,42 @@ impl Block {
         tokens: &Tensor,
         context: &mut BlockContext<'_>,
     ) -> Result<(Tensor, Option<Tensor>), Error> {
+        self.advance(tokens.clone(), context)
+    }
+
+    /// [`Block::forward`] of tokens that nobody may need again: what each half reads is given up before the next
+    /// begins, for the feed-forward part is where a block needs most memory.
+    pub(crate) fn advance(
+        &self,
+        tokens: Tensor,
+        context: &mut BlockContext<'_>,
+    ) -> Result<(Tensor, Option<Tensor>), Error> {
         // Where the layers keep half types, so does what lies between them; norms and the residual stream do not, and
         // nothing does with dropout, which rescales.
-        let inner = self.qkv.half().filter(|_| context.dropout.is_none()).unwrap_or(tokens.dtype());
-        let normed = self.norm1.forward_to(tokens, inner)?;
+        let wide = tokens.dtype();
+        let inner = self.qkv.half().filter(|_| context.dropout.is_none()).unwrap_or(wide);
+        let (tokens, weights) = self.attend(tokens, inner, context)?;
+        let hidden = self.hidden(&self.norm2.forward_to(&tokens, inner)?)?;
+        let tokens = residual(
+            &tokens,
+            &self.fc2,
+            &hidden,
+            self.scale2.as_ref(),
+            context.dropout.as_mut().map(|dropout| dropout.at(Place::Mlp)),
+        )?;
+        Ok((tokens, weights.map(|weights| weights.to_dtype(wide)).transpose()?))
+    }
+
+    /// The first half: attention, added to the tokens, and its probabilities.
+    // Given up here, so that it is gone when the second half begins.
+    #[allow(clippy::needless_pass_by_value)]
+    fn attend(
+        &self,
+        tokens: Tensor,
+        inner: DType,
+        context: &mut BlockContext<'_>,
+    ) -> Result<(Tensor, Option<Tensor>), Error> {
+        let normed = self.norm1.forward_to(&tokens, inner)?;
         let mut qkv = self.qkv.forward(&normed)?;
         drop(normed);
         let mut options = AttentionOptions {
@@ -217,22 +249,13 @@ impl Block {
         let attended = vit_ops::attention(&qkv, &mut options)?;
         drop(qkv);
         let tokens = residual(
-            tokens,
+            &tokens,
             &self.proj,
             &attended.context,
             self.scale1.as_ref(),
             context.dropout.as_mut().map(|dropout| dropout.at(Place::Projection)),
         )?;
-        let hidden = self.hidden(&self.norm2.forward_to(&tokens, inner)?)?;
-        let tokens = residual(
-            &tokens,
-            &self.fc2,
-            &hidden,
-            self.scale2.as_ref(),
-            context.dropout.as_mut().map(|dropout| dropout.at(Place::Mlp)),
-        )?;
-        let weights = attended.weights.map(|weights| weights.to_dtype(tokens.dtype())).transpose()?;
-        Ok((tokens, weights))
+        Ok((tokens, attended.weights))
     }
 
     /// The feed-forward part up to its output layer.

@@ -392,7 +392,7 @@ impl Vit {
                 (false, false) => AttentionWeights::None,
             };
             let mut context = BlockContext { rope: rope.as_ref(), dropout: None, weights };
-            let (after, attention) = block.forward(&tokens, &mut context)?;
+            let (after, attention) = block.advance(tokens, &mut context)?;
             tokens = after;
             if class_row {
                 features.class_attention = match &attention {
