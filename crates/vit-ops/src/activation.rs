@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor, ba
 use crate::kernels::written;
 use crate::lanes::{Kernel, Lanes, Real, constant, map, update};
 use crate::rows::{AddTo, Held, add_row, add_up, by_type, has_kernels, slice};
+use crate::types::{floating, widened};
 use crate::{Error, Result};
 
 /// The three forms of GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415) that published networks were trained with.
@@ -26,12 +27,17 @@ pub enum Gelu {
 ///
 /// If `x` is not of a floating-point type.
 pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
+    floating("gelu", "x", x)?;
     if has_kernels(x) && x.rank() > 0 {
         return Ok(x.contiguous()?.apply_op1(Alone(Gate::of(form)))?);
     }
     #[cfg(feature = "cuda")]
     if let Some(result) = crate::cuda::operations::activation(x, None, form.into())? {
         return Ok(result);
+    }
+    // candle's gradient of the tanh form cubes in the type itself.
+    if let Some([wide]) = widened([x])? {
+        return Ok(gelu(&wide, form)?.to_dtype(x.dtype())?);
     }
     Ok(match form {
         Gelu::Erf => x.gelu_erf()?,
@@ -63,6 +69,7 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor, form: Gelu) -> Result<Tensor> {
 ///
 /// If `x` is not of a floating-point type.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
+    floating("silu", "x", x)?;
     if has_kernels(x) && x.rank() > 0 {
         return Ok(x.contiguous()?.apply_op1(Alone(Gate::Silu))?);
     }
@@ -101,6 +108,7 @@ pub fn swiglu(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 
 /// Whether kernels take `x` and `bias`, which must be a row of it.
 fn fits(operation: &'static str, x: &Tensor, bias: &Tensor) -> Result<bool> {
+    floating(operation, "x", x)?;
     let width = x.dim(D::Minus1)?;
     if bias.dims() != [width] {
         return Err(Error::shape(operation, "bias", format!("({width},)"), bias.shape()));

@@ -29,7 +29,8 @@ pub struct AttentionOptions<'a> {
     pub heads: usize,
     /// What the products of queries and keys are multiplied by; `1 / sqrt(d)`, d the width of a head, if left out.
     pub scale: Option<f64>,
-    /// Added to the scaled products; broadcast to `(B, H, N, N)`.
+    /// Added to the scaled products; broadcast to `(B, H, N, N)`. Finite: of keys that all have a bias of minus
+    /// infinity or a mask of 0, nothing is promised.
     pub bias: Option<&'a Tensor>,
     /// Which key (last axis) a query (axis before) may attend to: not 0 = it may; broadcast to `(B, H, N, N)`. A
     /// query without any key attends to all of them evenly.
@@ -59,7 +60,8 @@ pub struct Attention {
 /// Multi-head attention from one packed tensor `(B, N, 3 H d)`: queries, keys, values, each of H heads of d channels.
 ///
 /// On the host, the N x N probabilities of a head exist in blocks of query rows only, forward as backward, unless all
-/// of them are asked for. (Vaswani et al. 2017, arXiv 1706.03762; block by block: Dao et al. 2022, arXiv 2205.14135.)
+/// of them are asked for; values are added up before they are divided by the sum of their weights, so N times the largest
+/// value has to be a finite number. (Vaswani et al. 2017, arXiv 1706.03762; block by block: Dao et al. 2022, arXiv 2205.14135.)
 ///
 /// # Errors
 ///
@@ -74,11 +76,14 @@ pub fn attention(qkv: &Tensor, options: &mut AttentionOptions<'_>) -> Result<Att
         }
     };
     let sizes = Sizes { batch, tokens, heads, width: packed / (3 * heads) };
+    if qkv.elem_count() == 0 {
+        return of_nothing(qkv, sizes, options.weights);
+    }
     if has_kernels(qkv) && options.bias.is_none_or(|bias| bias.dtype() == qkv.dtype()) {
         return in_blocks(qkv, sizes, options);
     }
     #[cfg(feature = "cuda")]
-    if crate::cuda::operations::takes_attention(qkv, sizes.width, options.bias) {
+    if crate::cuda::operations::takes_attention(qkv, sizes.width, options.bias, options.mask) {
         return on_gpu(qkv, sizes, options);
     }
     let parts = parts(qkv, sizes)?;
@@ -111,12 +116,25 @@ pub fn attention_qkv(
         }
     }
     #[cfg(feature = "cuda")]
-    let has_kernels = |q| has_kernels(q) || crate::cuda::operations::takes_attention(q, width, options.bias);
+    let has_kernels =
+        |q| has_kernels(q) || crate::cuda::operations::takes_attention(q, width, options.bias, options.mask);
     if has_kernels(q) {
         let parts = [q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?];
         return attention(&Tensor::stack(&parts, 2)?.reshape((batch, tokens, 3 * heads * width))?, options);
     }
     composed(&[q.clone(), k.clone(), v.clone()], Sizes { batch, tokens, heads, width }, options)
+}
+
+/// The attention of no image, or of images without a token.
+fn of_nothing(qkv: &Tensor, sizes: Sizes, weights: AttentionWeights) -> Result<Attention> {
+    let (batch, heads, tokens, _) = sizes.of_weights();
+    let dtype = if qkv.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let weights = match weights {
+        AttentionWeights::None => None,
+        AttentionWeights::ClassRow => Some(Tensor::zeros((batch, heads, tokens), dtype, qkv.device())?),
+        AttentionWeights::Full => Some(Tensor::zeros(sizes.of_weights(), dtype, qkv.device())?),
+    };
+    Ok(Attention { context: qkv.narrow(2, 0, sizes.heads * sizes.width)?.contiguous()?, weights })
 }
 
 /// What a packed tensor holds.
@@ -471,5 +489,25 @@ mod tests {
         assert!(message.contains("qkv") && message.contains("2 heads"), "{message}");
         let (q, k) = (normal(&[1, 2, 3, 2], 0), normal(&[1, 2, 4, 2], 0));
         assert!(attention_qkv(&q, &k, &q, &mut AttentionOptions::new(2)).is_err());
+    }
+
+    #[test]
+    fn nothing_gives_nothing() {
+        for (shape, context) in [([0, 5, 12], [0, 5, 4]), ([2, 0, 12], [2, 0, 4])] {
+            for dtype in [DType::F32, DType::F16] {
+                let qkv = normal(&shape, 0).to_dtype(dtype).unwrap();
+                let [b, n, _] = shape;
+                for (weights, wanted) in [
+                    (AttentionWeights::None, None),
+                    (AttentionWeights::ClassRow, Some(vec![b, 2, n])),
+                    (AttentionWeights::Full, Some(vec![b, 2, n, n])),
+                ] {
+                    let options = &mut AttentionOptions { weights, ..AttentionOptions::new(2) };
+                    let found = attention(&qkv, options).unwrap();
+                    assert_eq!((found.context.dims(), found.context.dtype()), (context.as_slice(), dtype));
+                    assert_eq!(found.weights.map(|weights| weights.dims().to_vec()), wanted);
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,15 @@
 //! A fixed linear map along one axis, `new x old`, applied to the last two axes of a tensor.
 
+// A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
+#![allow(clippy::inline_always)]
+
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::lanes::{Kernel, Lanes, Real, sum};
+use crate::own_gradient::with_gradient;
+use crate::rows::{Held, by_type, has_kernels};
+use crate::types::widened;
 
 /// What one input adds to one output.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,8 +66,13 @@ impl AxisMap {
     /// The transposed map's, which maps gradients back.
     #[cfg(any(test, feature = "cuda"))]
     pub(crate) fn taps_by_input(&self) -> Taps {
-        let turned = self.taps.iter().map(|t| Tap { output: t.input, input: t.output, ..*t }).collect();
-        Self::listed(self.outputs, self.inputs, turned)
+        let turned = self.transposed();
+        Self::listed(turned.inputs, turned.outputs, turned.taps)
+    }
+
+    fn transposed(&self) -> Self {
+        let taps = self.taps.iter().map(|t| Tap { output: t.input, input: t.output, ..*t }).collect();
+        Self { inputs: self.outputs, outputs: self.inputs, taps }
     }
 
     #[cfg(any(test, feature = "cuda"))]
@@ -77,6 +89,9 @@ impl AxisMap {
             return Ok(x.clone());
         }
         let (p, n, _) = x.dims3()?;
+        if !is_finite(x)? {
+            return Ok(tap_by_tap(self, &x.contiguous()?, 1)?.reshape((p, n, self.outputs))?);
+        }
         let matrix = self.matrix(x)?.t()?;
         Ok(x.reshape((p * n, self.inputs))?.matmul(&matrix)?.reshape((p, n, self.outputs))?)
     }
@@ -87,7 +102,10 @@ impl AxisMap {
         if self.is_identity() {
             return Ok(x.clone());
         }
-        let (p, _, _) = x.dims3()?;
+        let (p, _, n) = x.dims3()?;
+        if !is_finite(x)? {
+            return Ok(tap_by_tap(self, &x.contiguous()?, n)?.reshape((p, self.outputs, n))?);
+        }
         let matrix = self.matrix(x)?.broadcast_as((p, self.outputs, self.inputs))?;
         Ok(matrix.matmul(&x.contiguous()?)?)
     }
@@ -120,7 +138,64 @@ fn both(rows: &AxisMap, columns: &AxisMap, x: &Tensor) -> Result<Tensor> {
     if let Some(done) = crate::cuda::map_operations::along_both(rows, columns, x)? {
         return Ok(done);
     }
+    if let Some([wide]) = widened([x])? {
+        return Ok(both(rows, columns, &wide)?.to_dtype(x.dtype())?);
+    }
     rows.along_rows(&columns.along_last(x)?)
+}
+
+/// Whether the kernels of the host don't take `x`, or none of its numbers is NaN or infinite.
+fn is_finite(x: &Tensor) -> candle_core::Result<bool> {
+    /// The sum of the numbers' differences from themselves: 0, or NaN.
+    struct Differences<'a, T>(&'a [T]);
+    impl<T: Real> Kernel<T> for Differences<'_, T> {
+        type Output = T;
+        #[inline(always)]
+        fn run<L: Lanes<Number = T>>(self, lanes: L) -> T {
+            let [sum] = sum(
+                lanes,
+                [self.0],
+                #[inline(always)]
+                |[v]| [lanes.sub(v, v)],
+            );
+            sum
+        }
+    }
+    fn all<T: Real>(x: &Tensor) -> candle_core::Result<bool> {
+        Ok(T::run(Differences(Held::new(x).slice::<T>()?)) == T::ZERO)
+    }
+    if !has_kernels(x) {
+        return Ok(true);
+    }
+    let x = x.contiguous()?;
+    by_type!(x, "an axis map", all(&x))
+}
+
+/// `map` along the middle axis of a contiguous `x` `(outer, inputs, inner)`, flat. Each output is made from its own taps
+/// alone, so that a NaN or an infinity gets no further than to where it is read: by a matrix, whose zeros times those are
+/// NaN, it would spoil its whole line.
+fn tap_by_tap(map: &AxisMap, x: &Tensor, inner: usize) -> candle_core::Result<Tensor> {
+    fn mapped<T: Real>(map: &AxisMap, x: &Tensor, inner: usize) -> candle_core::Result<Tensor> {
+        let held = Held::new(x);
+        let planes = held.slice::<T>()?.chunks_exact(map.inputs * inner);
+        let mut out = vec![T::ZERO; planes.len() * map.outputs * inner];
+        for (plane, out) in planes.zip(out.chunks_exact_mut((map.outputs * inner).max(1))) {
+            for tap in &map.taps {
+                let weight = T::of(tap.weight);
+                let read = &plane[tap.input * inner..][..inner];
+                for (sum, &value) in out[tap.output * inner..][..inner].iter_mut().zip(read) {
+                    *sum += weight * value;
+                }
+            }
+        }
+        let length = out.len();
+        Tensor::from_vec(out, length, x.device())
+    }
+    let value = by_type!(x, "an axis map", mapped(map, x, inner))?;
+    let back = map.transposed();
+    with_gradient(x, &value, move |x, _, gradient| {
+        tap_by_tap(&back, &gradient.contiguous()?, inner)?.reshape(x.shape())
+    })
 }
 
 #[cfg(test)]

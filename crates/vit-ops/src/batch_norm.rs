@@ -1,11 +1,12 @@
 // A kernel is compiled for an instruction set only where all of it is inlined: see `lanes`.
 #![allow(clippy::inline_always)]
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::lanes::{Kernel, Lanes, Real, map, sum};
 use crate::rows::{Held, by_type, has_kernels, slice};
+use crate::types::widened;
 use crate::variance::detached_mean;
 use crate::{Error, Result, VarianceGradient};
 
@@ -26,6 +27,19 @@ pub struct BatchNormed {
     pub y: Tensor,
     /// What it was normalised by.
     pub statistics: BatchStatistics,
+}
+
+impl BatchNormed {
+    /// The same numbers in another type.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let BatchStatistics { mean, variance, count } = &self.statistics;
+        let statistics = BatchStatistics {
+            mean: mean.to_dtype(dtype)?,
+            variance: variance.to_dtype(dtype)?,
+            count: *count,
+        };
+        Ok(Self { y: self.y.to_dtype(dtype)?, statistics })
+    }
 }
 
 /// Mean and variance of a batch, channel by channel, without a graph.
@@ -110,6 +124,9 @@ fn composed(
     eps: f64,
     gradient: VarianceGradient,
 ) -> Result<BatchNormed> {
+    if let Some([wide, weight, bias]) = widened([x, weight, bias])? {
+        return composed(&wide, &weight, &bias, eps, gradient)?.to_dtype(x.dtype());
+    }
     let count = x.elem_count() / x.dim(1)?.max(1);
     let mean = x.mean_keepdim((0, 2, 3))?;
     let centred = x.broadcast_sub(&mean)?;
@@ -249,7 +266,9 @@ fn moments_of<T: Real>(x: &Tensor) -> candle_core::Result<(Vec<f64>, Vec<f64>)> 
     for (rough, [sum, squares]) in rough.iter().zip(second) {
         let left = sum / numbers;
         means.push(T::of(*rough).to_f64() + left);
-        variances.push((squares / numbers - left * left).max(0.0));
+        let variance = squares / numbers - left * left;
+        // Not `max`, which would make 0 of NaN.
+        variances.push(if variance < 0.0 { 0.0 } else { variance });
     }
     Ok((means, variances))
 }
@@ -565,5 +584,14 @@ mod tests {
         says(batch_norm_train(&x, &three, &two, 1e-3, VarianceGradient::True).unwrap_err(), "weight");
         says(batch_norm(&x, &two, &two, &three, &two, 1e-3).unwrap_err(), "mean");
         says(batch_norm(&two, &two, &two, &two, &two, 1e-3).unwrap_err(), "(B, C, H, W)");
+    }
+
+    #[test]
+    fn a_nan_is_not_lost_in_the_statistics() {
+        let x = Tensor::new(&[[[[1.0, f64::NAN]], [[1.0, 2.0]]]], &Device::Cpu).unwrap();
+        let ones = Tensor::ones(2, DType::F64, &Device::Cpu).unwrap();
+        let statistics = batch_norm_train(&x, &ones, &ones, 1e-5, VarianceGradient::True).unwrap().statistics;
+        let variance = values(&statistics.variance);
+        assert!(variance[0].is_nan() && variance[1] == 0.25, "{variance:?}");
     }
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::kernels::{BLOCK, written};
 use crate::lanes::{Kernel, Lanes, Real, map, update};
 use crate::rows::{AddTo, Held, add_up, by_type, has_kernels, slice};
+use crate::types::widened;
 use crate::{BatchNormed, BatchStatistics, Error, Result};
 
 /// [`batch_norm_train`](crate::batch_norm_train) of `x` `(.., C)`, whose channels come last: each less its mean over all
@@ -30,6 +31,9 @@ pub fn batch_norm_rows_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f6
         let normalise = Normalise { constants: Constants::new(&found, eps), own: true };
         let y = x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, normalise)?;
         return Ok(BatchNormed { y, statistics });
+    }
+    if let Some([wide, weight, bias]) = widened([x, weight, bias])? {
+        return batch_norm_rows_train(&wide, &weight, &bias, eps)?.to_dtype(x.dtype());
     }
     let count = x.elem_count() / channels;
     let flat = x.reshape((count, channels))?;
@@ -58,7 +62,8 @@ pub fn batch_norm_rows(
 ) -> Result<Tensor> {
     let all = [("weight", weight), ("bias", bias), ("mean", mean), ("variance", variance)];
     check("batch_norm_rows", x, &all)?;
-    if fits(x, &[weight, bias]) {
+    // The kernel takes mean and variance as constants.
+    if fits(x, &[weight, bias]) && !mean.track_op() && !variance.track_op() {
         let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
         let running = Moments { mean: numbers(mean)?, variance: numbers(variance)?, count: 0 };
         let normalise = Normalise { constants: Constants::new(&running, eps), own: false };
@@ -435,5 +440,15 @@ mod tests {
         assert!(message.contains("variance"), "{message}");
         let none = Tensor::zeros((0, 3), DType::F64, x.device()).unwrap();
         assert!(batch_norm_rows_train(&none, &right, &right, 1e-5).is_err());
+    }
+
+    #[test]
+    fn running_statistics_have_gradients_too() {
+        let [x, weight, bias, mean] = [(0, vec![5, 3]), (1, vec![3]), (2, vec![3]), (3, vec![3])]
+            .map(|(seed, shape)| normal(&shape, seed));
+        let variance = (normal(&[3], 4).sqr().unwrap() + 0.5).unwrap();
+        check_gradients(&[x, weight, bias, mean, variance], |t| {
+            batch_norm_rows(&t[0], &t[1], &t[2], &t[3], &t[4], 1e-3)
+        });
     }
 }

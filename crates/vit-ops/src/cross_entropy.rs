@@ -3,14 +3,16 @@
 use candle_core::Tensor;
 
 use crate::own_gradient::{with_gradient, with_gradients};
+use crate::types::floating;
 use crate::{Error, Result};
 
 /// `ln(1 + exp(x))`, `x` itself far above 0; the gradient is the logistic function.
 ///
 /// # Errors
 ///
-/// If the device cannot compute it.
+/// If `x` is not of a floating-point type.
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    floating("softplus", "x", x)?;
     let detached = x.detach();
     let value = (detached.relu()? + log_1p_exp_minus_abs(&detached)?)?;
     Ok(with_gradient(x, &value, |x, _, gradient| gradient * logistic(x)?)?)
@@ -22,7 +24,7 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// If the shapes differ.
+/// If the shapes differ, or the predictions are not of a floating-point type.
 pub fn binary_cross_entropy_with_logits(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     same_shape("binary_cross_entropy_with_logits", logits, targets)?;
     let (s, t) = (logits.detach(), targets.detach());
@@ -38,13 +40,12 @@ pub fn binary_cross_entropy_with_logits(logits: &Tensor, targets: &Tensor) -> Re
 ///
 /// # Errors
 ///
-/// If the shapes differ.
+/// If the shapes differ, or the predictions are not of a floating-point type.
 pub fn binary_cross_entropy(probabilities: &Tensor, targets: &Tensor) -> Result<Tensor> {
     same_shape("binary_cross_entropy", probabilities, targets)?;
     let (p, t) = (probabilities.detach(), targets.detach());
-    let against = p.affine(-1., 1.)?;
-    let log = |p: &Tensor| p.log()?.maximum(-100_f64);
-    let value = (((&t - 1.0)? * log(&against)?)? - (&t * log(&p)?)?)?;
+    let (log_of, log_against) = (p.log()?.maximum(-100_f64)?, log_1p(&p.neg()?)?.maximum(-100_f64)?);
+    let value = (((&t - 1.0)? * log_against)? - (&t * log_of)?)?;
     Ok(with_gradient(probabilities, &value, move |p, _, gradient| {
         let spread = (p * p.affine(-1., 1.)?)?.maximum(1e-12_f64)?;
         ((p - &t)? / spread)? * gradient
@@ -52,6 +53,7 @@ pub fn binary_cross_entropy(probabilities: &Tensor, targets: &Tensor) -> Result<
 }
 
 fn same_shape(operation: &'static str, values: &Tensor, targets: &Tensor) -> Result<()> {
+    floating(operation, "predictions", values)?;
     if values.shape() == targets.shape() {
         Ok(())
     } else {
@@ -66,13 +68,17 @@ fn logistic(x: &Tensor) -> candle_core::Result<Tensor> {
 
 /// `ln(1 + exp(-|x|))`, to the last digits where the exponential is far below 1 and would be lost in the sum.
 fn log_1p_exp_minus_abs(x: &Tensor) -> candle_core::Result<Tensor> {
-    let small = x.abs()?.neg()?.exp()?;
-    let sum = (&small + 1.0)?;
-    // ln(sum) * small / (sum - 1): what the sum lost in rounding is lost in its logarithm too (Kahan's way).
+    log_1p(&x.abs()?.neg()?.exp()?)
+}
+
+/// `ln(1 + x)` for `x` from -1 on, to the last digits where `x` would be lost in the sum.
+fn log_1p(x: &Tensor) -> candle_core::Result<Tensor> {
+    let sum = (x + 1.0)?;
+    // ln(sum) * x / (sum - 1): what the sum lost in rounding is lost in its logarithm too (Kahan's way).
     let lost = sum.eq(&sum.ones_like()?)?;
     let difference = lost.where_cond(&sum, &(&sum - 1.0)?)?;
-    let exact = ((sum.log()? * &small)? / difference)?;
-    lost.where_cond(&small, &exact)
+    let exact = ((sum.log()? * x)? / difference)?;
+    lost.where_cond(x, &exact)
 }
 
 #[cfg(test)]
@@ -150,6 +156,16 @@ mod tests {
         let (a, b) = (normal(&[2, 3], 3), normal(&[3, 2], 4));
         for f in [binary_cross_entropy, binary_cross_entropy_with_logits] {
             assert!(f(&a, &b).unwrap_err().to_string().contains("targets"));
+        }
+    }
+
+    #[test]
+    fn small_probabilities_keep_their_digits() {
+        let small = [1e-9, 1e-8, 3e-8, 1e-7];
+        let p = tensor(&small, DType::F32);
+        let found = values(&binary_cross_entropy(&p, &p.zeros_like().unwrap()).unwrap());
+        for (found, wanted) in found.into_iter().zip(small) {
+            assert!((found / wanted - 1.0).abs() < 1e-6, "{found} {wanted}");
         }
     }
 }

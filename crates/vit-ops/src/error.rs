@@ -1,4 +1,4 @@
-use candle_core::Shape;
+use candle_core::{DType, Shape};
 
 /// What can go wrong in an operation.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,16 @@ pub enum Error {
         expected: String,
         /// What was given.
         found: Shape,
+    },
+    /// A tensor is not of a floating-point type.
+    #[error("{operation}: {argument} should be of a floating-point type, but is {}", found.as_str())]
+    Type {
+        /// The operation, as it is called in this crate.
+        operation: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// What was given.
+        found: DType,
     },
     /// A number is outside of its range.
     #[error("{operation}: {argument} should be {expected}, but is {found}")]

@@ -260,7 +260,9 @@ pub(crate) fn product(path: Path, precision: Precision, left: Matrix<'_>, right:
         fn run<K: Kernel>(self, kernel: K) {
             let Self { left, right, out } = self;
             let (depth, width) = (right.rows, right.columns);
-            let chunk = (PACKED / width.max(1) / K::DEPTH).max(1) * K::DEPTH;
+            // Panels are filled up to a whole number of columns, and rows are packed beside them.
+            let packed = width.next_multiple_of(K::COLUMNS).max(product::STRIP);
+            let chunk = (PACKED / packed / K::DEPTH).max(1) * K::DEPTH;
             with_scratch(columns_length::<K>(chunk.min(depth), width), |panels: &mut [ElementOf<K>]| {
                 for start in (0..depth).step_by(chunk) {
                     let count = chunk.min(depth - start);

@@ -250,7 +250,7 @@ fn total<L: Lanes>(lanes: L, vector: L::Vector) -> L::Number {
     numbers[0]
 }
 
-/// The largest of some numbers; the lowest number there is, of none. NaN where all are, else undefined with one.
+/// The largest of some numbers; the lowest number there is, of none. Undefined with NaN.
 #[inline(always)]
 pub(crate) fn largest<L: Lanes>(lanes: L, numbers: &[L::Number]) -> L::Number {
     let (whole, rest) = lanes.split(numbers);
@@ -301,7 +301,7 @@ struct Single<S>(S);
 const EXP: [f32; 6] = [0.5, 0.166_666_66, 0.041_666_295, 0.008_333_498, 0.001_394_468_8, 0.000_197_903_14];
 /// ln 2 in two parts; the first has few digits, so that products with small whole numbers are exact.
 const LN_2: (f32, f32) = (0.693_359_4, -0.000_212_194_44);
-/// Below, the result would leave the normal numbers; above, it is infinite.
+/// Below, the result is 0, as from 125.5 ln 2 = 86.99 on, where it would soon leave the normal numbers; above, infinite.
 const EXP_RANGE: (f32, f32) = (-87.0, 88.722_83);
 /// 1.5 * 2^23: adding it rounds to a whole number, which then lies in the lowest bits.
 const ROUND: f32 = 12_582_912.0;

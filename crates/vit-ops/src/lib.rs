@@ -69,6 +69,7 @@ mod safe_norm;
 mod softmax;
 mod squared_error;
 mod ssim;
+mod types;
 mod variance;
 mod window_attention;
 

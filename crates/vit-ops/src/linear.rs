@@ -56,7 +56,7 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// If the shapes are not these.
+    /// If the shapes are not these, or the weight is empty.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         Self::with_precision(weight, bias, Precision::F32)
     }
@@ -66,13 +66,16 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// If the shapes are not these.
+    /// If the shapes are not these, or the weight is empty.
     // The weight is the layer's from here on, in whatever form.
     #[allow(clippy::needless_pass_by_value)]
     pub fn with_precision(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
         let Ok((outputs, inputs)) = weight.dims2() else {
             return Err(Error::shape("linear", "weight", "(out, in)", weight.shape()));
         };
+        if outputs == 0 || inputs == 0 {
+            return Err(Error::shape("linear", "weight", "(out, in), neither of them 0", weight.shape()));
+        }
         if let Some(bias) = &bias
             && bias.dims() != [outputs]
         {
@@ -121,17 +124,18 @@ impl Linear {
             return Ok(x.contiguous()?.apply_op1(layer)?);
         }
         let product = self.forward_without_bias(x)?;
-        Ok(match self.bias_of(product.dtype()) {
-            Some(bias) => add_row("linear", &product, bias)?,
+        Ok(match self.bias_of(product.dtype())? {
+            Some(bias) => add_row("linear", &product, &bias)?,
             None => product,
         })
     }
 
-    /// The bias in the type of what it is added to.
-    fn bias_of(&self, dtype: DType) -> Option<&Tensor> {
-        match &self.half_bias {
-            Some(half) if half.dtype() == dtype => Some(half),
-            _ => self.bias.as_ref(),
+    /// The bias in the type of what it is added to, where the weight is kept in a half type; else as it is.
+    fn bias_of(&self, dtype: DType) -> Result<Option<Tensor>> {
+        match (&self.half_bias, &self.bias) {
+            (Some(half), _) if half.dtype() == dtype => Ok(Some(half.clone())),
+            (_, Some(bias)) if self.weight.half().is_some() => Ok(Some(bias.to_dtype(dtype)?)),
+            (_, bias) => Ok(bias.clone()),
         }
     }
 
@@ -154,7 +158,7 @@ impl Linear {
             _ => {}
         }
         // All rows in one product: candle would otherwise do one small product per image.
-        let rows = x.elem_count() / self.inputs.max(1);
+        let rows = x.elem_count() / self.inputs;
         let flat = x.reshape((rows, self.inputs))?;
         let product = match &self.weight {
             Weight::Packed(..) => flat.matmul(&self.weight()?.t()?)?,
@@ -230,8 +234,8 @@ impl Linear {
             return Ok(x.contiguous()?.apply_op1_no_bwd(&layer)?);
         }
         let product = self.forward_without_bias(x)?;
-        match self.bias_of(product.dtype()) {
-            Some(bias) => bias_gelu(&product, bias, form),
+        match self.bias_of(product.dtype())? {
+            Some(bias) => bias_gelu(&product, &bias, form),
             None => gelu(&product, form),
         }
     }
@@ -243,7 +247,7 @@ impl Linear {
     /// If the last axis of `x` has another length than `in`, or `out` is odd.
     pub fn forward_swiglu(&self, x: &Tensor) -> Result<Tensor> {
         let product = self.forward_without_bias(x)?;
-        swiglu(&product, self.bias_of(product.dtype()))
+        swiglu(&product, self.bias_of(product.dtype())?.as_ref())
     }
 
     /// The layer applied to `branch` `(.., in)`, times `scale` `(out,)` where there is one, added to `x` `(.., out)`.
@@ -276,7 +280,11 @@ impl Linear {
         if x.dtype() == DType::F32 && self.half() == Some(product.dtype()) {
             product = product.to_dtype(DType::F32)?;
         }
-        add_residual(x, &product, self.bias_of(product.dtype()), scale)
+        let scale = match scale {
+            Some(scale) if self.weight.half().is_some() => Some(scale.to_dtype(product.dtype())?),
+            scale => scale.cloned(),
+        };
+        add_residual(x, &product, self.bias_of(product.dtype())?.as_ref(), scale.as_ref())
     }
 
     /// The type, bf16 or f16, that a frozen weight is kept in, if it is one of them: inputs of that type need no
@@ -453,7 +461,9 @@ mod tests {
         let exact =
             Linear::new(half(&w).to_dtype(DType::F64).unwrap(), Some(b.to_dtype(DType::F64).unwrap()));
         let (exact, layer) = (exact.unwrap(), Linear::new(half(&w), Some(b.clone())).unwrap());
+        let with_half_bias = Linear::new(half(&w), Some(half(&b))).unwrap();
         assert_eq!((layer.half(), exact.half()), (Some(DType::F16), None));
+        assert_eq!(with_half_bias.half(), Some(DType::F16));
         assert_eq!(layer.weight().unwrap().dtype(), DType::F16);
         let (residual, scale) = (single(&[2, 9, 14], 3), single(&[14], 4));
         let calls: [fn(&Linear, &Tensor) -> Tensor; 4] = [
@@ -465,9 +475,11 @@ mod tests {
         for call in calls {
             let wanted = call(&exact, &half(&x).to_dtype(DType::F64).unwrap());
             for (x, dtype) in [(&x, DType::F32), (&half(&x), DType::F16)] {
-                let found = call(&layer, x);
-                assert_eq!(found.dtype(), dtype);
-                same(&found, &wanted, 5e-3);
+                for layer in [&layer, &with_half_bias] {
+                    let found = call(layer, x);
+                    assert_eq!(found.dtype(), dtype);
+                    same(&found, &wanted, 5e-3);
+                }
             }
         }
         // A trained bias is used as it is now, not as it was.
@@ -483,9 +495,11 @@ mod tests {
             .forward_residual(&wide(&x), &residual.to_dtype(DType::F64).unwrap(), Some(&wide(&scale)))
             .unwrap();
         for x in [&x, &half(&x)] {
-            let found = layer.forward_residual(x, &residual, Some(&scale)).unwrap();
-            assert_eq!(found.dtype(), DType::F32);
-            same(&found, &wanted, 5e-3);
+            for (layer, scale) in [(&layer, &scale), (&with_half_bias, &half(&scale))] {
+                let found = layer.forward_residual(x, &residual, Some(scale)).unwrap();
+                assert_eq!(found.dtype(), DType::F32);
+                same(&found, &wanted, 5e-3);
+            }
         }
     }
 
@@ -529,5 +543,9 @@ mod tests {
         let bias = Some(normal(&[4], 0));
         assert!(Linear::new(normal(&[5, 4], 1), bias).unwrap_err().to_string().contains("bias"));
         assert!(Linear::new(normal(&[5], 1), None).unwrap_err().to_string().contains("(out, in)"));
+        for empty in [[0, 4], [4, 0]] {
+            let message = Linear::new(normal(&empty, 1), None).unwrap_err().to_string();
+            assert!(message.contains("neither of them 0"), "{message}");
+        }
     }
 }

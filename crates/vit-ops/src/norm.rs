@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, bail};
 use crate::kernels::written;
 use crate::lanes::{Kernel, Lanes, Real, map, sum, update};
 use crate::rows::{Held, add_up, by_type, has_kernels, slice};
+use crate::types::{floating, widened};
 use crate::{Error, Result};
 
 /// Layer normalisation over the last axis: `(x - mean) / sqrt(var + eps) * weight + bias`.
@@ -15,9 +16,10 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// If `weight` or `bias` is not `(D,)`, or types or devices differ.
+/// If `weight` or `bias` is not `(D,)`, types or devices differ, or the type is no floating-point one.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
+    floating("layer_norm", "x", x)?;
     for (argument, tensor) in [("weight", weight), ("bias", bias)] {
         if tensor.dims() != [width] {
             return Err(Error::shape("layer_norm", argument, format!("({width},)"), tensor.shape()));
@@ -35,6 +37,9 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 }
 
 fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if let Some([wide, weight, bias]) = widened([x, weight, bias])? {
+        return Ok(composed(&wide, &weight, &bias, eps)?.to_dtype(x.dtype())?);
+    }
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;

@@ -67,10 +67,7 @@ pub fn max_pool2d(x: &Tensor, windows: PoolWindows) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let PoolWindows { size, stride, padding } = windows;
     let (rows, columns) = (windows.count(height), windows.count(width));
-    let lowest = match x.dtype() {
-        DType::F16 => -65_504.0,
-        _ => f64::from(f32::MIN),
-    };
+    let lowest = f64::NEG_INFINITY;
     let bordered = border(&border(x, 2, padding, lowest)?, 3, padding, lowest)?;
     let indices = |offset: usize, count: usize| {
         let all: Vec<u32> = (0..count).map(|i| (i * stride + offset) as u32).collect();
@@ -85,7 +82,11 @@ pub fn max_pool2d(x: &Tensor, windows: PoolWindows) -> Result<Tensor> {
     }
     // By index, not by `max`, whose gradient goes in full to each of several largest.
     let taps = Tensor::stack(&taps, 4)?;
-    let largest = taps.detach().argmax_keepdim(4)?;
+    let numbers = taps.detach();
+    // NaN, which candle's comparisons pass over, is the largest in PyTorch.
+    let highest = Tensor::full(f64::INFINITY, (), x.device())?.to_dtype(x.dtype())?;
+    let ranked = numbers.eq(&numbers)?.where_cond(&numbers, &highest.broadcast_as(numbers.shape())?)?;
+    let largest = ranked.argmax_keepdim(4)?;
     Ok(taps.gather(&largest, 4)?.squeeze(4)?)
 }
 
@@ -321,5 +322,35 @@ mod tests {
             assert!(avg_pool2d(&x, windows, true).unwrap_err().to_string().contains(word));
         }
         assert!(max_pool2d(&normal(&[3, 3], 3), PoolWindows::new(2)).is_err());
+    }
+
+    #[test]
+    fn half_types_know_nan_and_infinity() {
+        let (low, nan) = (f64::NEG_INFINITY, f64::NAN);
+        let x = Tensor::new(&[[[[1.0, nan, low, low], [2.0, 1.0, low, low]]]], &Device::Cpu).unwrap();
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            let x = x.to_dtype(dtype).unwrap();
+            let found = values(&max_pool2d(&x, PoolWindows { size: 2, stride: 2, padding: 0 }).unwrap());
+            assert!(found[0].is_nan() && found[1] == low, "{dtype:?}: {found:?}");
+            let right = x.narrow(3, 2, 2).unwrap();
+            let found = max_pool2d(&right, PoolWindows { size: 3, stride: 2, padding: 1 }).unwrap();
+            assert_eq!(values(&found), [low], "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn a_nan_spoils_its_own_windows_alone() {
+        let mut numbers = vec![1.0; 64];
+        numbers[9] = f64::NAN;
+        for dtype in [DType::F16, DType::F32, DType::F64] {
+            let x =
+                Tensor::from_slice(&numbers, (1, 1, 8, 8), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let var = Var::from_tensor(&x).unwrap();
+            let pooled = avg_pool2d(&var, PoolWindows::new(2), true).unwrap();
+            let (first, others) = (values(&pooled)[0], values(&pooled)[1..].to_vec());
+            assert!(first.is_nan() && others == [1.0; 15], "{dtype:?}: {first} {others:?}");
+            let store = pooled.sum_all().unwrap().backward().unwrap();
+            assert_eq!(values(store.get(&var).unwrap()), [0.25; 64]);
+        }
     }
 }

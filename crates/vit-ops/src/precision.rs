@@ -16,7 +16,7 @@ pub enum Precision {
     #[default]
     F32,
     /// Each number as the sum of two bf16, and three of their four products: an error of about 5e-6. (Henry, Tang and
-    /// Heinecke 2019, arXiv 1904.06376.)
+    /// Heinecke 2019, arXiv 1904.06376.) Numbers that round to infinity as bf16, from 3.39e38 on, give NaN.
     Bf16x3,
     /// Each number as the nearest bf16: an error of about 2e-3. Off the host, each sum is rounded to bf16 once it is
     /// complete, and frozen layers also take and give numbers of that type ([`Linear::half`]).

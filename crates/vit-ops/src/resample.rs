@@ -141,7 +141,9 @@ fn axis(interpolation: Interpolation, old: usize, new: usize, offset: f64) -> Re
                 widened(&mut map, output, centre, step, 2.0, |x| cubic(x, -0.5));
             }
             Interpolation::Nearest => {
-                map.add(output, ((output as f64 * step).floor() as usize).min(last), 1.0);
+                // In whole numbers where that can be: `step` may be rounded to just below one.
+                let at = if offset == 0.0 { output * old / new } else { (output as f64 * step) as usize };
+                map.add(output, at.min(last), 1.0);
             }
         }
     }
@@ -277,5 +279,27 @@ mod tests {
         let map = Resample::new(Interpolation::Cubic, (4, 4), (2, 2)).unwrap();
         assert!(map.apply(&normal(&[2, 4], 0)).unwrap_err().to_string().contains("(.., 4, 4)"));
         assert!(map.apply_tokens(&normal(&[1, 15, 2], 0)).is_err());
+    }
+
+    #[test]
+    fn the_nearest_sample_is_exact_for_all_sizes() {
+        for (old, new) in [(2, 98), (3, 147), (2, 82), (7, 7), (50, 3), (300, 299)] {
+            let resample = Resample::new(Interpolation::Nearest, (1, old), (1, new)).unwrap();
+            let numbers = Tensor::arange(0_f64, old as f64, &Device::Cpu).unwrap().reshape((1, old)).unwrap();
+            let wanted: Vec<f64> = (0..new).map(|i| (i * old / new) as f64).collect();
+            assert_eq!(values(&resample.apply(&numbers).unwrap()), wanted, "{old} to {new}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_does_no_harm() {
+        let mut numbers = vec![1.0; 64];
+        numbers[9] = f64::INFINITY;
+        let x = Tensor::from_vec(numbers, (8, 8), &Device::Cpu).unwrap();
+        let to =
+            |interpolation| values(&Resample::new(interpolation, (8, 8), (4, 4)).unwrap().apply(&x).unwrap());
+        assert_eq!(to(Interpolation::Nearest), [1.0; 16]);
+        let linear = to(Interpolation::Linear);
+        assert!(linear[0] == f64::INFINITY && linear[1..] == [1.0; 15], "{linear:?}");
     }
 }

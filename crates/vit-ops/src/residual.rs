@@ -46,7 +46,7 @@ pub fn add_residual(
         return composed(x, branch, bias, scale);
     }
     // An operation of our own takes three tensors: the rows go as one.
-    let both = Tensor::cat(&rows, 0)?;
+    let both = Tensor::cat(&rows, 0)?.contiguous()?;
     let operation = Fused { width, bias: bias.is_some(), scale: scale.is_some() };
     Ok(x.contiguous()?.apply_op3(&branch.contiguous()?, &both, operation)?)
 }
@@ -312,6 +312,17 @@ mod tests {
         let single: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F32).unwrap()).collect();
         let of = |t: &[Tensor]| add_residual(&t[0], &t[1], Some(&t[2]), Some(&t[3])).unwrap();
         same(&of(&single), &of(&inputs), 2e-6);
+    }
+
+    #[test]
+    fn rows_may_be_strided() {
+        let [x, branch] = [0, 1].map(|seed| normal(&[2, 3], seed));
+        let row = normal(&[3, 2], 2).narrow(1, 1, 1).unwrap().squeeze(1).unwrap();
+        for (bias, scale) in [(Some(&row), None), (None, Some(&row)), (Some(&row), Some(&row))] {
+            let copy = row.copy().unwrap();
+            let wanted = add_residual(&x, &branch, bias.map(|_| &copy), scale.map(|_| &copy)).unwrap();
+            same(&add_residual(&x, &branch, bias, scale).unwrap(), &wanted, 0.0);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use candle_core::{
 
 use crate::kernels::written;
 use crate::lanes::{Kernel, Lanes, Real, update};
+use crate::types::widened;
 use crate::{Error, Result};
 
 /// Whether the kernels take such tensors.
@@ -120,6 +121,12 @@ pub(crate) fn add_row(operation: &'static str, x: &Tensor, row: &Tensor) -> Resu
         crate::cuda::operations::activation(x, Some(row), crate::cuda::elements::Form::Identity)?
     {
         return Ok(sum);
+    }
+    // The sum over rows that is the row's gradient.
+    if row.track_op()
+        && let Some([wide, row]) = widened([x, row])?
+    {
+        return Ok(add_row(operation, &wide, &row)?.to_dtype(x.dtype())?);
     }
     Ok(x.broadcast_add(row)?)
 }

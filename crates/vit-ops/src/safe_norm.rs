@@ -4,14 +4,16 @@ use candle_core::Tensor;
 
 use crate::own_gradient::with_gradient;
 use crate::rectify::at_least;
+use crate::types::{floating, widened};
 use crate::{Error, Result};
 
 /// `sqrt(x)` of `x >= 0`, with gradient 0 where `x` is 0 (candle's is infinite there, and NaN one step further back).
 ///
 /// # Errors
 ///
-/// If the device cannot compute it.
+/// If `x` is not of a floating-point type.
 pub fn safe_sqrt(x: &Tensor) -> Result<Tensor> {
+    floating("safe_sqrt", "x", x)?;
     let root = x.detach().sqrt()?;
     Ok(with_gradient(x, &root, |_, root, gradient| {
         let zeros = root.zeros_like()?;
@@ -27,10 +29,14 @@ pub fn safe_sqrt(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// If `x` has no axis.
+/// If `x` has no axis or is not of a floating-point type.
 pub fn norm_last_dim(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 0 {
         return Err(Error::shape("norm_last_dim", "x", "(.., D)", x.shape()));
+    }
+    floating("norm_last_dim", "x", x)?;
+    if let Some([wide]) = widened([x])? {
+        return Ok(norm_last_dim(&wide)?.to_dtype(x.dtype())?);
     }
     safe_sqrt(&x.sqr()?.sum_keepdim(candle_core::D::Minus1)?)
 }
@@ -40,7 +46,7 @@ pub fn norm_last_dim(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// If `x` has no axis.
+/// If `x` has no axis or is not of a floating-point type.
 pub fn normalize_last_dim(x: &Tensor, floor: f64) -> Result<Tensor> {
     Ok(x.broadcast_div(&at_least(&norm_last_dim(x)?, floor)?)?)
 }

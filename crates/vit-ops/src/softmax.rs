@@ -7,6 +7,7 @@ use crate::Result;
 use crate::kernels::written;
 use crate::lanes::{Kernel, Lanes, Real, exponentials, largest, map, sum, update};
 use crate::rows::{Held, by_type, has_kernels, slice};
+use crate::types::{floating, widened};
 
 /// Softmax over the last axis; the result has the shape of `x`, `(.., N)`.
 ///
@@ -15,6 +16,10 @@ use crate::rows::{Held, by_type, has_kernels, slice};
 /// If `x` has no axis or is not of a floating-point type.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
+    floating("softmax", "x", x)?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
     if has_kernels(x) {
         return Ok(x.contiguous()?.apply_op1(Fused { width })?);
     }
@@ -26,6 +31,9 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 fn composed(x: &Tensor) -> Result<Tensor> {
+    if let Some([wide]) = widened([x])? {
+        return Ok(composed(&wide)?.to_dtype(x.dtype())?);
+    }
     // The maximum only keeps the exponentials in range: the result does not depend on it, so neither does a gradient.
     let max = x.detach().max_keepdim(D::Minus1)?;
     let exp = x.broadcast_sub(&max)?.exp()?;
@@ -172,5 +180,10 @@ mod tests {
         };
         let wanted = run(DType::F64, &|x| composed(x).unwrap());
         same(&run(DType::F32, &|x| softmax(x).unwrap()), &wanted, 1e-6);
+    }
+
+    #[test]
+    fn nothing_gives_nothing() {
+        assert_eq!(softmax(&normal(&[0, 3, 5], 0)).unwrap().dims(), [0, 3, 5]);
     }
 }

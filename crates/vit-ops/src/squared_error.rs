@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::kernels::BLOCK;
 use crate::lanes::{Kernel, Lanes, Real, sum};
 use crate::rows::{has_kernels, slice};
+use crate::types::{floating, widened};
 use crate::{Error, Result};
 
 /// The mean over the last axis of the squared differences of `x` and `y`, `(.., D)` each: `(..)`.
@@ -15,12 +16,13 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// If the shapes differ or have no last axis.
+/// If the shapes differ or have no last axis, or `x` is not of a floating-point type.
 pub fn squared_error(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     if x.dims() != y.dims() {
         return Err(Error::shape("squared_error", "y", format!("{:?} like x", x.shape()), y.shape()));
     }
     x.dim(D::Minus1)?;
+    floating("squared_error", "x", x)?;
     if has_kernels(x) && x.dtype() == y.dtype() {
         return Ok(x.contiguous()?.apply_op2(&y.contiguous()?, Fused)?);
     }
@@ -28,6 +30,9 @@ pub fn squared_error(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 }
 
 fn composed(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if let Some([wide, y]) = widened([x, y])? {
+        return Ok(composed(&wide, &y)?.to_dtype(x.dtype())?);
+    }
     Ok((x - y)?.sqr()?.mean(D::Minus1)?)
 }
 

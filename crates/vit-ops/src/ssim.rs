@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 
 use crate::filter::gaussian_window;
+use crate::types::{floating, widened};
 use crate::{Border, Error, Result, separable_filter};
 
 /// How [`ssim`] looks at its images; the default is that of Wang et al. 2004: a Gaussian window of 11 x 11 with sigma
@@ -31,7 +32,7 @@ impl Default for SsimOptions {
 ///
 /// # Errors
 ///
-/// If the shapes differ, or with [`Border::Valid`] the window does not fit.
+/// If the shapes differ, `x` is not of a floating-point type, or with [`Border::Valid`] the window does not fit.
 pub fn ssim(x: &Tensor, y: &Tensor, options: &SsimOptions) -> Result<Tensor> {
     let batch = match x.dims4() {
         Ok((batch, ..)) if x.dims() == y.dims() => batch,
@@ -40,6 +41,7 @@ pub fn ssim(x: &Tensor, y: &Tensor, options: &SsimOptions) -> Result<Tensor> {
         }
         Err(_) => return Err(Error::shape("ssim", "x", "(B, C, H, W)", x.shape())),
     };
+    floating("ssim", "x", x)?;
     let window = gaussian_window(options.sigma, options.radius)?;
     let (c1, c2) = ((0.01 * options.range).powi(2), (0.03 * options.range).powi(2));
     #[cfg(feature = "cuda")]
@@ -48,6 +50,9 @@ pub fn ssim(x: &Tensor, y: &Tensor, options: &SsimOptions) -> Result<Tensor> {
         if let Some(map) = crate::cuda::map_operations::ssim(x, y, &windowing)? {
             return Ok(map);
         }
+    }
+    if let Some([wide_x, wide_y]) = widened([x, y])? {
+        return Ok(ssim(&wide_x, &wide_y, options)?.to_dtype(x.dtype())?);
     }
     // All five moments in one filtering.
     let moments = Tensor::cat(&[x, y, &x.sqr()?, &y.sqr()?, &(x * y)?], 0)?;

@@ -136,6 +136,9 @@ pub fn window_attention(qkv: &Tensor, bias: &Tensor, windows: &Windows, heads: u
         let expected = format!("({heads}, {inside}, {inside})");
         return Err(Error::shape(NAME, "bias", expected, bias.shape()));
     }
+    if qkv.elem_count() == 0 {
+        return Ok(qkv.narrow(2, 0, channels)?.contiguous()?);
+    }
     if has_kernels(qkv) && bias.dtype() == qkv.dtype() {
         let operation = Within { windows: windows.clone(), heads, channels };
         return Ok(qkv.contiguous()?.apply_op2(&bias.contiguous()?, operation)?);
@@ -153,7 +156,7 @@ fn composed(qkv: &Tensor, bias: &Tensor, windows: &Windows, heads: usize) -> Res
     }
     let index = |numbers: &[u32]| Tensor::new(numbers, qkv.device());
     let moved = qkv.index_select(&index(&windows.order)?, 1)?.reshape((batch * count, inside, packed))?;
-    let bias = match windows.mask(qkv)? {
+    let bias = match windows.mask(bias)? {
         None => bias.unsqueeze(0)?,
         Some(mask) => {
             let one = mask.unsqueeze(1)?.broadcast_add(&bias.unsqueeze(0)?)?;
@@ -547,5 +550,25 @@ mod tests {
         assert!(wrong.contains("qkv") && wrong.contains("16"), "{wrong}");
         let wrong = window_attention(&normal(&[1, 16, 12], 0), &normal(&[1, 4, 4], 0), &windows, 2);
         assert!(wrong.unwrap_err().to_string().contains("bias"));
+    }
+
+    #[test]
+    fn types_may_differ_and_images_be_none() {
+        for (dtype, of_bias) in
+            [(DType::F16, DType::F32), (DType::BF16, DType::F32), (DType::F32, DType::F64)]
+        {
+            for shift in [0, 1] {
+                let windows = Windows::new((4, 4), (2, 2), shift).unwrap();
+                let qkv = normal(&[1, 16, 12], 0).to_dtype(dtype).unwrap();
+                let bias = normal(&[2, 4, 4], 1).to_dtype(of_bias).unwrap();
+                let found = window_attention(&qkv, &bias, &windows, 2).unwrap();
+                assert_eq!(found.dtype(), dtype);
+                let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+                let wanted = window_attention(&double(&qkv), &double(&bias), &windows, 2).unwrap();
+                same(&found, &wanted, 2e-2);
+                let none = qkv.narrow(0, 0, 0).unwrap();
+                assert_eq!(window_attention(&none, &bias, &windows, 2).unwrap().dims(), [0, 16, 4]);
+            }
+        }
     }
 }

@@ -17,9 +17,14 @@ pub(crate) fn takes(x: &Tensor) -> bool {
     x.device().is_cuda() && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && x.elem_count() > 0
 }
 
-/// Whether the kernels take `x` together with all of `others`.
+/// Whether the kernels take `x` together with all of `others`, which have to be on the same GPU.
 pub(super) fn takes_all(x: &Tensor, others: &[&Tensor]) -> bool {
-    takes(x) && others.iter().all(|other| other.device().is_cuda() && other.dtype() == x.dtype())
+    takes(x) && others.iter().all(|other| is_beside(x, other) && other.dtype() == x.dtype())
+}
+
+/// Whether both are on one device: a kernel is given addresses, which mean something else on another.
+fn is_beside(x: &Tensor, other: &Tensor) -> bool {
+    x.device().location() == other.device().location()
 }
 
 /// The rows of a tensor.
@@ -288,7 +293,7 @@ pub(crate) fn add_residual(
         return Ok(None);
     }
     // An operation of our own takes three tensors: bias and scale go as one.
-    let both = Tensor::cat(&vectors, 0)?;
+    let both = Tensor::cat(&vectors, 0)?.contiguous()?;
     let operation = Residual { bias: bias.is_some(), scale: scale.is_some() };
     x.contiguous()?.apply_op3(&branch.contiguous()?, &both, operation).map(Some)
 }
@@ -388,9 +393,14 @@ pub(crate) struct Attention {
     pub(crate) keep: Option<Tensor>,
 }
 
-/// Whether there are kernels for this packed tensor of heads of `width` channels, and this bias.
-pub(crate) fn takes_attention(qkv: &Tensor, width: usize, bias: Option<&Tensor>) -> bool {
-    width <= WIDEST && takes_all(qkv, bias.as_slice())
+/// Whether there are kernels for this packed tensor of heads of `width` channels, this bias and this mask.
+pub(crate) fn takes_attention(
+    qkv: &Tensor,
+    width: usize,
+    bias: Option<&Tensor>,
+    mask: Option<&Tensor>,
+) -> bool {
+    width <= WIDEST && takes_all(qkv, bias.as_slice()) && mask.is_none_or(|mask| is_beside(qkv, mask))
 }
 
 /// The context `(B, N, H d)` of `qkv` `(B, N, 3 H d)`; the bias has four axes that broadcast to `(B, H, N, N)`.

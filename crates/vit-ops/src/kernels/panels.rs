@@ -52,6 +52,9 @@ macro_rules! element {
 element!(f32, Float);
 element!(u16, Half);
 
+/// Elements that a thread keeps for later: what the layers of networks need.
+const KEPT: usize = 1 << 22;
+
 /// Lends `length` elements, of any value, to `f`.
 pub(super) fn with_scratch<E: Element, R>(length: usize, f: impl FnOnce(&mut [E]) -> R) -> R {
     // Taken out meanwhile: a product may need several, and the thread may start another one while it waits.
@@ -61,7 +64,9 @@ pub(super) fn with_scratch<E: Element, R>(length: usize, f: impl FnOnce(&mut [E]
         memory.resize(length, E::default());
     }
     let result = f(&mut memory[..length]);
-    E::scratch().with_borrow_mut(|kept| kept.push(memory));
+    if memory.len() <= KEPT {
+        E::scratch().with_borrow_mut(|kept| kept.push(memory));
+    }
     result
 }
 
