@@ -7,7 +7,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use crate::activation::gelu_in_place;
 use crate::kernels::{Packed, Path};
-use crate::rows::{add_row, has_kernels};
+use crate::rows::{Held, add_row, has_kernels};
 use crate::{Error, Gelu, Precision, Result, add_residual, bias_gelu, gelu, swiglu};
 use frozen::{Frozen, FrozenResidual};
 use trained::{Trained, TrainedWithBias};
@@ -84,8 +84,9 @@ impl Linear {
         let weight = if weight.track_op() {
             Weight::Tracked(weight.contiguous()?)
         } else if has_kernels(&weight) && weight.dtype() == DType::F32 {
-            let values = weight.flatten_all()?.to_vec1::<f32>()?;
-            let packed = Packed::transposed(Path::best(), precision, &values, inputs);
+            let rows = weight.contiguous()?;
+            let packed =
+                Packed::transposed(Path::best(), precision, Held::new(&rows).slice::<f32>()?, inputs);
             let bias = match &bias {
                 Some(bias) if !bias.track_op() => Some(bias.to_vec1::<f32>()?.into()),
                 _ => None,
