@@ -324,7 +324,7 @@ impl Vit {
     /// Tokens `(B, N, D)` with the network's final norm applied; as they are where it has none (mean, then norm).
     ///
     /// # Errors
-    /// If the tokens have another width.
+    /// If there is a norm and the tokens have another width.
     pub fn norm(&self, tokens: &Tensor) -> Result<Tensor, Error> {
         self.norm.as_ref().map_or(Ok(tokens.clone()), |norm| norm.forward(tokens))
     }
@@ -334,11 +334,19 @@ impl Vit {
     /// # Errors
     /// If the tokens have another width, or no patch.
     pub fn pool(&self, normed: &Tensor) -> Result<Tensor, Error> {
-        let class_token = || normed.narrow(1, 0, 1)?.squeeze(1);
-        let mean = || {
-            let prefix = self.prefix_tokens();
-            normed.narrow(1, prefix, normed.dim(1)?.saturating_sub(prefix))?.mean(1)
+        let (prefix, dim) = (self.prefix_tokens(), self.config.dim);
+        let count = match normed.dims() {
+            &[_, count, width] if count > prefix && width == dim => count,
+            shape => {
+                return Err(Error::Input {
+                    what: "tokens",
+                    expected: format!("(B, N, {dim}) with N at least {}", prefix + 1),
+                    found: format!("{shape:?}"),
+                });
+            }
         };
+        let class_token = || normed.narrow(1, 0, 1)?.squeeze(1);
+        let mean = || normed.narrow(1, prefix, count - prefix)?.mean(1);
         Ok(match (self.config.pooling, &self.pooler, &self.pooled_norm) {
             (Pooling::TanhPooler, Some(pooler), _) => pooler.forward(&class_token()?)?.tanh()?,
             (Pooling::MeanThenNorm, _, Some(norm)) => norm.forward(&mean()?)?,

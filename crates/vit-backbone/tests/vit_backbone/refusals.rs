@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use vit_backbone::{
-    Description, Error, Family, LoadOptions, NameScheme, Outputs, Positions, QkvBias, Resampling, Vit,
-    VitConfig,
+    Description, Error, Family, LoadOptions, NameScheme, Outputs, Pooling, Positions, QkvBias, Resampling,
+    Vit, VitConfig,
 };
 
 use crate::loading::{load, write};
@@ -137,4 +137,16 @@ fn inputs_and_wishes_that_cannot_be_met_are_refused() {
     has(&Vit::load("dinov2-small-b9", &options).unwrap_err().to_string(), &["image_size", "14"]);
     let options = LoadOptions { blocks: Some(10), ..LoadOptions::default() };
     has(&Vit::load("dinov2-small-b9", &options).unwrap_err().to_string(), &["blocks", "1 to 9", "10"]);
+}
+
+#[test]
+fn tokens_that_cannot_be_pooled_are_refused() {
+    for pooling in [Pooling::Mean, Pooling::MeanThenNorm, Pooling::ClassToken, Pooling::TanhPooler] {
+        let vit = scrambled(VitConfig { pooling, ..small() });
+        assert_eq!(vit.pool(&normal("tokens", &[2, 2, 32])).unwrap().dims(), [2, 32], "{pooling:?}");
+        for wrong in [&[2, 1, 32][..], &[2, 0, 32], &[2, 17, 31], &[17, 32]] {
+            let message = vit.pool(&Tensor::zeros(wrong, DType::F32, &Device::Cpu).unwrap()).unwrap_err();
+            has(&message.to_string(), &["tokens", "(B, N, 32)", "at least 2", &format!("{wrong:?}")]);
+        }
+    }
 }
