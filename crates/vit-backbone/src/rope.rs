@@ -121,6 +121,14 @@ impl Rope {
     /// # Errors
     /// If `x` has another number of tokens or channels.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
+        if !x.dims().ends_with(self.cos.dims()) {
+            let (tokens, channels) = self.cos.dims2()?;
+            return Err(Error::Input {
+                what: "queries or keys",
+                expected: format!("(B, heads, {tokens}, {channels})"),
+                found: format!("{:?}", x.dims()),
+            });
+        }
         if let Some(Neighbours { to_halves, from_halves, .. }) = &self.neighbours {
             let turned = self.turn_halves(&x.contiguous()?.index_select(to_halves, x.rank() - 1)?)?;
             return Ok(turned.index_select(from_halves, x.rank() - 1)?);
@@ -146,6 +154,14 @@ impl Rope {
     pub fn apply_packed(&self, qkv: &Tensor, heads: usize) -> Result<Tensor, Error> {
         match &self.neighbours {
             Some(Neighbours { packed, .. }) => {
+                let channels = packed.dim(0)?;
+                if qkv.dim(D::Minus1)? != channels {
+                    return Err(Error::Input {
+                        what: "packed queries, keys and values",
+                        expected: format!("(B, {}, {channels})", self.cos.dim(0)?),
+                        found: format!("{:?}", qkv.dims()),
+                    });
+                }
                 let ordered = qkv.contiguous()?.index_select(packed, 2)?;
                 Ok(vit_ops::rotate_packed(&ordered, heads, &self.cos, &self.sin)?)
             }
@@ -238,6 +254,24 @@ mod tests {
         assert!(off < 1e-5, "{off}");
         let values = (part(&both, 2) - part(&packed, 2)).unwrap().abs().unwrap();
         assert_eq!(values.max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    }
+
+    #[test]
+    fn other_numbers_of_tokens_or_channels_are_refused() {
+        let halves = Rope::new((3, 2), 1, 8, 100.0, &Device::Cpu).unwrap();
+        let neighbours = Rope::of_neighbours((3, 2), 3, 1, (2, 8), 100.0, &Device::Cpu).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        for rope in [halves, neighbours] {
+            rope.apply(&zeros(&[1, 2, 7, 8])).unwrap();
+            for wrong in [[1, 2, 1, 8], [1, 2, 6, 8], [1, 2, 7, 4], [1, 2, 7, 16], [1, 2, 7, 1]] {
+                let message = rope.apply(&zeros(&wrong)).unwrap_err().to_string();
+                assert!(message.contains("7, 8") && message.contains(&format!("{wrong:?}")), "{message}");
+            }
+            rope.apply_packed(&zeros(&[1, 7, 48]), 2).unwrap();
+            for wrong in [[1, 1, 48], [1, 6, 48], [1, 7, 24], [1, 7, 96]] {
+                assert!(rope.apply_packed(&zeros(&wrong), 2).is_err(), "{wrong:?}");
+            }
+        }
     }
 
     #[test]
