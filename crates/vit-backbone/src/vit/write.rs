@@ -30,7 +30,7 @@ impl Vit {
             out.push((format!("{name}.bias"), norm.bias.clone()));
         };
         let push_linear = |out: &mut Vec<(String, Tensor)>, name: &str, layer: &Linear| {
-            out.push((format!("{name}.weight"), layer.weight()?.contiguous()?));
+            out.push((format!("{name}.weight"), layer.weight()?));
             if let Some(bias) = layer.bias() {
                 out.push((format!("{name}.bias"), bias.clone()));
             }
@@ -79,6 +79,6 @@ impl Vit {
         if let Some(head) = &self.head {
             push_linear(&mut out, scheme.require(names.head, "a classification head")?, head)?;
         }
-        Ok(out)
+        out.into_iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?))).collect()
     }
 }

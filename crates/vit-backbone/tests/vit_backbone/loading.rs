@@ -56,6 +56,27 @@ fn every_naming_scheme_survives_a_round_trip() {
 }
 
 #[test]
+fn strided_tensors_go_out_contiguous() {
+    for (scheme, config) in every_family() {
+        let vit = scrambled(config.clone());
+        let file: HashMap<String, Tensor> = vit.file_tensors(scheme).unwrap().into_iter().collect();
+        let strided = |tensor: &Tensor| {
+            let last = tensor.rank();
+            let strided = Tensor::stack(&[tensor, tensor], last).unwrap().get_on_dim(last, 0).unwrap();
+            assert!(!strided.is_contiguous());
+            strided
+        };
+        let tensors = file.iter().map(|(name, tensor)| (name.clone(), strided(tensor))).collect();
+        let of_strided = Vit::from_tensors(config, &tensors, scheme).unwrap();
+        same_features(&vit, &of_strided);
+        for (name, tensor) in of_strided.file_tensors(scheme).unwrap() {
+            assert!(tensor.is_contiguous(), "{scheme:?} {name}");
+            assert_eq!(largest_difference(&tensor, &file[&name]), 0.0, "{scheme:?} {name}");
+        }
+    }
+}
+
+#[test]
 fn configurations_of_transformers_are_read() {
     let sizes = json!({"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8,
                        "image_size": 32, "intermediate_size": 40, "architectures": ["X"], "torch_dtype": "float32"});
