@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use random_streams::Stream;
 use vit_ops::Precision;
 
@@ -125,7 +125,7 @@ impl TrainableBlock {
         self.vars.iter().map(|(name, var)| Ok((name.clone(), var.as_detached_tensor().copy()?))).collect()
     }
 
-    /// Sets the weights to these values, under this crate's names.
+    /// Sets the weights to these values, under this crate's names, converted to each weight's type and device.
     ///
     /// # Errors
     /// If a tensor is missing, has another shape, or is one too many; the weights are then unchanged.
@@ -134,7 +134,7 @@ impl TrainableBlock {
         let mut read: HashMap<String, Tensor> = read.into_iter().collect();
         for (name, var) in &self.vars {
             if let Some(tensor) = read.remove(name) {
-                var.set(&tensor.detach().to_dtype(DType::F32)?.to_device(var.device())?)?;
+                var.set(&tensor.detach().to_dtype(var.dtype())?.to_device(var.device())?)?;
             }
         }
         Ok(())

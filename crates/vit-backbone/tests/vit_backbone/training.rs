@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use random_streams::Streams;
 use vit_backbone::{
     Activation, Block, BlockContext, BlockDropout, Family, NameScheme, Outputs, QkvBias, TrainableBlock, Vit,
@@ -153,6 +153,34 @@ fn weights_go_out_and_in_and_the_original_stays() {
     let mut short = saved;
     short.remove("ls2.gamma");
     assert!(student.load(&short).unwrap_err().to_string().contains("ls2.gamma"));
+}
+
+#[test]
+fn weights_of_another_type_go_out_and_in() {
+    let vit = scrambled(dinov3());
+    let block = &vit.blocks()[0];
+    let wide: HashMap<String, Tensor> = block
+        .named_tensors()
+        .unwrap()
+        .into_iter()
+        .map(|(name, tensor)| (name, (tensor.to_dtype(DType::F64).unwrap() / 3.0).unwrap()))
+        .collect();
+    let student = TrainableBlock::from_tensors(block.config(), &wide).unwrap();
+    let saved: HashMap<String, Tensor> = student.named_tensors().unwrap().into_iter().collect();
+    for (_, var) in student.vars() {
+        var.set(&var.zeros_like().unwrap()).unwrap();
+    }
+    student.load(&saved).unwrap();
+    for (name, var) in student.vars() {
+        let off = (var.as_tensor() - &wide[name]).unwrap().abs().unwrap().max_all().unwrap();
+        assert_eq!(off.to_scalar::<f64>().unwrap(), 0.0, "{name}");
+    }
+    // What is narrower is widened.
+    let narrow = block.named_tensors().unwrap().into_iter().collect();
+    student.load(&narrow).unwrap();
+    for (name, var) in student.vars() {
+        assert_eq!(largest_difference(&var.to_dtype(DType::F32).unwrap(), &narrow[name]), 0.0, "{name}");
+    }
 }
 
 #[test]
