@@ -55,7 +55,7 @@ pub struct Vit {
     pooled_norm: Option<Norm>,
     pooler: Option<Linear>,
     head: Option<Linear>,
-    /// Table or angles for the grid seen last: most callers use one size.
+    /// Table or angles for the grid seen last: most callers use one size. Empty where the table has a graph.
     resampled: Mutex<Option<((usize, usize), Prepared)>>,
 }
 
@@ -260,7 +260,10 @@ impl Vit {
             }
         };
         let prepared = Prepared { table, rope };
-        *last = Some((grid, prepared.clone()));
+        // A table with a graph has to follow its `Var`.
+        if !prepared.table.as_ref().is_some_and(Tensor::track_op) {
+            *last = Some((grid, prepared.clone()));
+        }
         Ok(prepared)
     }
 

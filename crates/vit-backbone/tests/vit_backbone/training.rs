@@ -184,6 +184,23 @@ fn weights_of_another_type_go_out_and_in() {
 }
 
 #[test]
+fn a_table_follows_its_var_at_every_size() {
+    let plain = scrambled(VitConfig::new(Family::TimmVit, (32, 1, 4), 8, 32));
+    let mut tensors: HashMap<String, Tensor> = plain.named_tensors().unwrap().into_iter().collect();
+    let table = Var::from_tensor(&tensors["pos_embed"]).unwrap();
+    tensors.insert("pos_embed".to_owned(), table.as_tensor().clone());
+    let vit = Vit::from_tensors(plain.config().clone(), &tensors, NameScheme::Timm).unwrap();
+    for (height, width) in [(32, 32), (40, 32)] {
+        let at = |vit: &Vit| vit.position_table(height, width).unwrap().unwrap();
+        let before = at(&vit).copy().unwrap();
+        table.set(&(table.as_tensor() * 2.0).unwrap()).unwrap();
+        assert!(largest_difference(&at(&vit), &(before * 2.0).unwrap()) < 1e-5, "{height}x{width}");
+        let gradients = at(&vit).sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(&table).is_some(), "{height}x{width}");
+    }
+}
+
+#[test]
 fn a_block_goes_through_every_naming_scheme() {
     for (scheme, config) in every_family() {
         let vit = scrambled(config);
