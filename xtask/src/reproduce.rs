@@ -42,7 +42,8 @@ pub(crate) struct Reproduce {
     /// with AMX tiles, else f32). What it comes to is part of each cell's id.
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     precision: PrecisionSetting,
-    /// Print the cells and whether they are done, and run nothing.
+    /// Print the cells and whether they are done, and run none. Fetches weights that are not here: a cell's id, by which
+    /// it is known to be done, is made of their hash too. With `HF_HUB_OFFLINE=1` their cells are `blocked` instead.
     #[arg(long)]
     dry_run: bool,
     /// Print what is there, what must be downloaded and under which licences, and how much disk, memory and time the rest
