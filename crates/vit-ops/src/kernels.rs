@@ -247,6 +247,8 @@ impl std::fmt::Debug for Packed {
 
 /// Numbers of the right factor that are packed at a time: 4 MiB, so that the panels are still near when they are read.
 const PACKED: usize = 1 << 20;
+/// What a right factor's width counts for at least, so that a narrow one's depth is bounded too.
+const LEAST_WIDTH: usize = 48;
 
 /// `left` times `right`, row by row.
 pub(crate) fn product(path: Path, precision: Precision, left: Matrix<'_>, right: Matrix<'_>) -> Vec<f32> {
@@ -260,9 +262,8 @@ pub(crate) fn product(path: Path, precision: Precision, left: Matrix<'_>, right:
         fn run<K: Kernel>(self, kernel: K) {
             let Self { left, right, out } = self;
             let (depth, width) = (right.rows, right.columns);
-            // Panels are filled up to a whole number of columns, and rows are packed beside them.
-            let packed = width.next_multiple_of(K::COLUMNS).max(product::STRIP);
-            let chunk = (PACKED / packed / K::DEPTH).max(1) * K::DEPTH;
+            // Panels are filled up to a whole number of columns, so that a narrow factor takes as much as a wide one.
+            let chunk = (PACKED / width.max(LEAST_WIDTH) / K::DEPTH).max(1) * K::DEPTH;
             with_scratch(columns_length::<K>(chunk.min(depth), width), |panels: &mut [ElementOf<K>]| {
                 for start in (0..depth).step_by(chunk) {
                     let count = chunk.min(depth - start);

@@ -13,7 +13,7 @@ use super::panels::{Blocks, ElementOf, Kernel, View, pack_rows, with_scratch};
 
 /// Most rows of the left factor that are packed at a time: with them, a block of the depth stays in a core's second
 /// cache.
-pub(super) const STRIP: usize = 256;
+const STRIP: usize = 256;
 
 /// Below so many multiplications, other threads would take longer to wake up than to help.
 const SERIAL: usize = 1 << 18;
