@@ -288,8 +288,14 @@ def prepare(case):
     return KINDS[kind](rest)
 
 
+def libraries(case):
+    if "train_step" in case or "optimizers" in case:
+        # The first optimiser imports torch._dynamo, 150 MiB.
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+
+
 def versions():
     return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
 
 
-contender.serve(prepare, versions)
+contender.serve(prepare, versions, libraries)

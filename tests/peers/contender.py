@@ -1,7 +1,7 @@
 """What every peer of `cargo xtask bench` has in common: lines of JSON on standard input and output.
 
 A request names a case and a time, `{"case": ..., "seconds": 2.0}`; the answer tells the seconds of each iteration, the
-peak memory and the versions, or `{"error": "..."}`. With `"outcome": path` the result is written there, as
+memory and the versions, or `{"error": "..."}`. With `"outcome": path` the result is written there, as
 little-endian f64, for the comparison with the other contenders. The peer ends when its standard input closes.
 """
 
@@ -11,19 +11,22 @@ import sys
 import time
 
 
-def serve(prepare, versions):
-    """Takes turns. `prepare(case)` makes a case ready and returns `(iterate, outcome)`: `iterate()` does the work once, to
+def serve(prepare, versions, libraries=None):
+    """Takes turns. `libraries(case)` loads what only comes with its first use; `prepare(case)` makes a case ready and returns `(iterate, outcome)`: `iterate()` does the work once, to
     its end, and `outcome()` returns its result as a flat sequence of floats. `versions()` returns a dictionary of strings."""
-    case = iterate = outcome = None
+    case = iterate = outcome = base = None
     loading_peak = 0
     for line in sys.stdin:
         try:
             request = json.loads(line)
             if request["case"] != case:
+                if libraries:
+                    libraries(request["case"])
+                base = memory("VmRSS")
                 iterate, outcome = prepare(request["case"])
                 iterate()
                 case = request["case"]
-                loading_peak = peak_bytes() or 0
+                loading_peak = memory("VmHWM") or 0
                 restart_peak()
             if request.get("outcome"):
                 values = outcome()
@@ -37,9 +40,10 @@ def serve(prepare, versions):
                     before = time.perf_counter()
                     iterate()
                     seconds.append(time.perf_counter() - before)
-            running = peak_bytes()
+            running = memory("VmHWM")
             peak = None if running is None else max(running, loading_peak)
-            reply = {"seconds": seconds, "peak_bytes": peak, "running_bytes": running, "versions": versions()}
+            reply = {"seconds": seconds, "base_bytes": base, "peak_bytes": peak, "running_bytes": running}
+            reply["versions"] = versions()
         except Exception as error:  # whatever it is, the one who asked shows it
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), flush=True)
@@ -51,11 +55,12 @@ def refuse(reason):
         print(json.dumps({"error": reason}), flush=True)
 
 
-def peak_bytes():
-    """The largest resident memory since `restart_peak`, or None where the system does not say."""
+def memory(name):
+    """Resident memory in bytes, now (`VmRSS`) or the largest since `restart_peak` (`VmHWM`); None where the system does
+    not say."""
     try:
         with open("/proc/self/status") as file:
-            lines = [line for line in file if line.startswith("VmHWM:")]
+            lines = [line for line in file if line.startswith(name + ":")]
         return 1024 * int(lines[0].split()[1])
     except (OSError, IndexError):
         return None

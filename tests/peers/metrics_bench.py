@@ -3,6 +3,7 @@
 A case is `{"task", "tool", "inputs": {"folder", "images", "side"}}`; the folder holds `maps.f32` and `masks.u8`.
 """
 
+import importlib
 import importlib.metadata
 import os
 import warnings
@@ -90,6 +91,15 @@ TOOLS = {
     "adeval-thresholds": (adeval_thresholds, ["adeval"]),
 }
 
+# What their functions import.
+MODULES = {
+    "scikit-learn": ["sklearn.metrics"],
+    "torchmetrics": ["torchmetrics.functional.classification"],
+    "anomalib": ["anomalib.metrics.aupro"],
+    "adeval-bins": ["adeval"],
+    "adeval-thresholds": ["adeval.au_pro"],
+}
+
 
 def prepare(case):
     make, packages = TOOLS[case["tool"]]
@@ -107,8 +117,13 @@ def prepare(case):
     return iterate, lambda: [float(result)]
 
 
+def libraries(case):
+    for module in ["numpy", *MODULES[case["tool"]]]:
+        importlib.import_module(module)
+
+
 def versions():
     return {name: importlib.metadata.version(name) for name in used}
 
 
-contender.serve(prepare, versions)
+contender.serve(prepare, versions, libraries)

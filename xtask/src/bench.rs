@@ -24,6 +24,7 @@ mod contender;
 mod data;
 mod figures;
 mod generalad;
+mod memory;
 mod metrics;
 mod ops;
 mod optimizers;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::memory::Memory;
 use super::peak::Peak;
 use super::protocol::{Reply, Request, Turn};
 use super::work::{Case, Work};
@@ -37,10 +38,10 @@ fn turn(line: &str, ready: &mut Option<Ready>) -> Result<Turn> {
     let now = if let Some(same) = ready.take().filter(|ready| ready.case == request.case) {
         ready.insert(same)
     } else {
+        let mut peak = Peak::new();
         let mut work = request.case.prepare()?;
         // What is made at the first pass (tables, packed weights) is part of making ready.
         work.iterate()?;
-        let mut peak = Peak::new();
         peak.restart();
         ready.insert(Ready { case: request.case, work, peak })
     };
@@ -64,7 +65,8 @@ fn turn(line: &str, ready: &mut Option<Ready>) -> Result<Turn> {
         ("allocator".to_owned(), crate::ALLOCATOR.to_owned()),
     ]);
     versions.append(&mut now.work.versions());
-    Ok(Turn { seconds, peak_bytes: now.peak.total(), running_bytes: Peak::since_restart(), versions })
+    let memory = Memory { base: now.peak.base(), peak: now.peak.total(), running: Peak::since_restart() };
+    Ok(Turn { seconds, memory, versions })
 }
 
 fn write_outcome(path: &Path, values: &[f64]) -> Result<()> {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::contender::{Contender, Program, Running};
 use super::figures::{Figures, Ratio, difference};
+use super::memory::{Memory, MemoryRatio};
 use super::options::Options;
 
 /// Between two turns: the threads of the contender before may still be spinning.
@@ -47,25 +48,15 @@ pub(crate) struct Standing {
     pub(crate) seconds: Option<Figures>,
     /// Its times by the baseline's.
     pub(crate) ratio: Option<Ratio>,
-    /// The largest resident memory of its process, in bytes.
-    pub(crate) peak_bytes: Option<u64>,
-    /// The same, counted from when its work was ready.
-    pub(crate) running_bytes: Option<u64>,
-    /// Both by the baseline's.
+    /// What its process took.
+    #[serde(flatten)]
+    pub(crate) memory: Memory,
+    /// The same by the baseline's; `None` on a GPU, whose own memory it leaves out.
     pub(crate) memory_ratio: Option<MemoryRatio>,
     /// The largest difference of its result from the baseline's, as a share of the baseline's largest value.
     pub(crate) difference: Option<f64>,
     /// Libraries and settings.
     pub(crate) versions: BTreeMap<String, String>,
-}
-
-/// Memory by the baseline's.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct MemoryRatio {
-    /// Of the whole processes.
-    pub(crate) peak: f64,
-    /// From when the work was ready.
-    pub(crate) running: f64,
 }
 
 /// A contender on its way.
@@ -108,8 +99,7 @@ impl Comparison {
                 let turn =
                     running.turn(options.seconds, None).with_context(|| self.place(&one.contender.label))?;
                 one.rounds.push(turn.seconds);
-                one.standing.peak_bytes = turn.peak_bytes;
-                one.standing.running_bytes = turn.running_bytes;
+                one.standing.memory = turn.memory;
                 one.standing.versions = turn.versions;
             }
         }
@@ -120,14 +110,14 @@ impl Comparison {
             running.turn(0.0, Some(&path)).with_context(|| self.place(&one.contender.label))?;
             one.outcome = read_outcome(&path)?;
         }
-        Ok(self.judge(taking))
+        Ok(self.judge(taking, options.device_name()?.starts_with("cuda")))
     }
 
     fn place(&self, label: &str) -> String {
         format!("{}: {label}", self.name)
     }
 
-    fn judge(&self, taking: Vec<Taking<'_>>) -> Measured {
+    fn judge(&self, taking: Vec<Taking<'_>>, on_gpu: bool) -> Measured {
         // Without the peer, another build is what there is to compare with.
         let runs = |one: &&Taking<'_>| one.state.is_ok();
         let baseline =
@@ -135,22 +125,17 @@ impl Comparison {
                 taking.iter().filter(runs).find(|one| matches!(one.contender.program, Program::Build(_)))
             });
         let label = baseline.map(|baseline| baseline.contender.label.clone());
-        let base = baseline.map(|one| {
-            (one.rounds.clone(), one.outcome.clone(), one.standing.peak_bytes, one.standing.running_bytes)
-        });
+        let base = baseline.map(|one| (one.rounds.clone(), one.outcome.clone(), one.standing.memory));
         let standings = taking.into_iter().map(|one| {
             let mut standing = one.standing;
             standing.left_out = one.state.err();
             standing.seconds = Figures::of(&one.rounds);
-            if let Some((rounds, outcome, peak, running)) =
+            if let Some((rounds, outcome, memory)) =
                 base.as_ref().filter(|_| label.as_deref() != Some(standing.contender.as_str()))
             {
                 standing.ratio = Ratio::of(&one.rounds, rounds);
                 standing.difference = difference(&one.outcome, outcome);
-                let share = |ours: Option<u64>, theirs: Option<u64>| Some(ours? as f64 / theirs? as f64);
-                standing.memory_ratio = share(standing.peak_bytes, *peak)
-                    .zip(share(standing.running_bytes, *running))
-                    .map(|(peak, running)| MemoryRatio { peak, running });
+                standing.memory_ratio = MemoryRatio::of(&standing.memory, memory).filter(|_| !on_gpu);
             }
             standing
         });

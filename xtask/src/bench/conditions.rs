@@ -65,6 +65,11 @@ impl Conditions {
         }
     }
 
+    /// Whether the work was done on a GPU.
+    pub(crate) fn on_gpu(&self) -> bool {
+        self.device.starts_with("cuda")
+    }
+
     /// In two lines.
     pub(crate) fn text(&self) -> String {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::Memory;
+
 /// One turn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,10 +40,9 @@ pub(crate) enum Reply {
 pub(crate) struct Turn {
     /// Seconds of each timed iteration.
     pub(crate) seconds: Vec<f64>,
-    /// The largest resident memory of the process so far, in bytes, if the system says.
-    pub(crate) peak_bytes: Option<u64>,
-    /// The same, counted from when the work was ready: without what only loading took.
-    pub(crate) running_bytes: Option<u64>,
+    /// What its process took so far.
+    #[serde(flatten)]
+    pub(crate) memory: Memory,
     /// What did the work: libraries and their versions, allocator, precision resolved to.
     #[serde(default)]
     pub(crate) versions: BTreeMap<String, String>,
@@ -50,16 +51,19 @@ pub(crate) struct Turn {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Reply, Turn};
+    use super::{Memory, Reply, Turn};
 
     #[test]
     fn answers_are_told_apart() {
         let done: Reply = serde_json::from_str(
-            r#"{"seconds": [0.5], "peak_bytes": 7, "running_bytes": null, "versions": {"torch": "2"}}"#,
+            r#"{"seconds": [0.5], "base_bytes": 3, "peak_bytes": 7, "running_bytes": null, "versions": {"torch": "2"}}"#,
         )
         .unwrap();
-        let Reply::Done(Turn { seconds, peak_bytes, versions, .. }) = done else { panic!("{done:?}") };
-        assert_eq!((seconds, peak_bytes, versions["torch"].as_str()), (vec![0.5], Some(7), "2"));
+        let Reply::Done(Turn { seconds, memory, versions }) = done else { panic!("{done:?}") };
+        assert_eq!((seconds, versions["torch"].as_str()), (vec![0.5], "2"));
+        assert_eq!(memory, Memory { base: Some(3), peak: Some(7), running: None });
+        let unweighed: Reply = serde_json::from_str(r#"{"seconds": []}"#).unwrap();
+        assert_eq!(unweighed, Reply::Done(Turn::default()));
         let failed: Reply = serde_json::from_str(r#"{"error": "no torch"}"#).unwrap();
         assert_eq!(failed, Reply::Failed { error: "no torch".to_owned() });
     }

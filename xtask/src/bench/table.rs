@@ -51,26 +51,37 @@ pub(crate) fn report<T>(
     if options.json {
         say(&serde_json::to_string_pretty(&Report { conditions, comparisons })?)?;
     } else {
-        say(
-            "Ratios are of times; below 1 is faster than the baseline. Memory: peak of the process, then its peak once \
-             all was loaded. Difference: the largest, as a share of the largest value.",
-        )?;
+        say(&format!("\n{LEGEND}"))?;
+        if conditions.on_gpu() {
+            say(ON_GPU)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-const HEADINGS: [&str; 10] = [
+const HEADINGS: [&str; 11] = [
     "contender",
     "best ms",
     "median ms",
     "spread",
-    "ratio best",
-    "ratio median",
+    "time ratio",
+    "base MiB",
     "peak MiB",
     "running MiB",
     "memory ratio",
+    "less base",
     "difference",
 ];
+
+/// What the columns are.
+const LEGEND: &str = "\
+Ratios are to the baseline's, below 1 is faster or smaller: of times the best and the median; of memory the peak of the
+process and its peak once all was loaded (running). Base: what the process took when its libraries were loaded and no
+input was read; less base: the ratios of memory without it on either side. Difference: the largest, as a share of the
+largest value.";
+
+/// What stands below it on a GPU.
+const ON_GPU: &str = "Memory is the host's, not the GPU's, and has no ratio.";
 
 fn text(measured: &Measured) -> String {
     let mut table = Table::new();
@@ -111,11 +122,15 @@ fn row(standing: &Standing) -> [String; HEADINGS.len()] {
         seconds.map_or_else(blank, |s| milliseconds(s.best)),
         seconds.map_or_else(blank, |s| milliseconds(s.median)),
         seconds.map_or_else(blank, |s| format!("{:.0} %", 1e2 * s.spread)),
-        ratio.map_or_else(blank, |r| format!("{:.2}", r.best)),
-        ratio.map_or_else(blank, |r| format!("{:.2}", r.median)),
-        mebibytes(standing.peak_bytes),
-        mebibytes(standing.running_bytes),
+        ratio.map_or_else(blank, |r| format!("{:.2}, {:.2}", r.best, r.median)),
+        mebibytes(standing.memory.base),
+        mebibytes(standing.memory.peak),
+        mebibytes(standing.memory.running),
         standing.memory_ratio.map_or_else(blank, |m| format!("{:.2}, {:.2}", m.peak, m.running)),
+        standing
+            .memory_ratio
+            .and_then(|m| m.peak_less_base.zip(m.running_less_base))
+            .map_or_else(blank, |(peak, running)| format!("{peak:.2}, {running:.2}")),
         standing.difference.map_or_else(blank, |d| format!("{d:.1e}")),
     ]
 }
@@ -124,6 +139,7 @@ fn row(standing: &Standing) -> [String; HEADINGS.len()] {
 mod tests {
     use super::super::comparison::{Measured, Standing};
     use super::super::figures::{Figures, Ratio};
+    use super::super::memory::{Memory, MemoryRatio};
     use super::text;
 
     #[test]
@@ -132,7 +148,13 @@ mod tests {
             contender: "ours f32".to_owned(),
             seconds: Figures::of(&[vec![0.25, 0.75]]),
             ratio: Ratio::of(&[vec![0.25]], &[vec![0.5]]),
-            peak_bytes: Some(5 << 20),
+            memory: Memory { peak: Some(5 << 20), ..Memory::default() },
+            memory_ratio: Some(MemoryRatio {
+                peak: 0.5,
+                running: 0.625,
+                peak_less_base: Some(1.25),
+                running_less_base: Some(1.5),
+            }),
             difference: Some(1.5e-6),
             ..Standing::default()
         };
@@ -143,9 +165,17 @@ mod tests {
         };
         let measured = Measured { name: "work".to_owned(), baseline: None, standings: vec![ours, peer] };
         let text = text(&measured);
-        for part in
-            ["250.00", "500.00", "25 %", "0.50", "5", "1.5e-6", "is left out: No module named 'torch'"]
-        {
+        for part in [
+            "250.00",
+            "500.00",
+            "25 %",
+            "0.50, 0.50",
+            "5",
+            "0.50, 0.62",
+            "1.25, 1.50",
+            "1.5e-6",
+            "is left out: No module named 'torch'",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }
