@@ -4,7 +4,8 @@
 //! contender is a process of its own that speaks lines of JSON ([`protocol`]), so that this program, another build of it
 //! (`--against`) and a peer in Python are started, timed and weighed alike: the same number of threads, the peak memory
 //! of each by itself, and turns that alternate within each round, so that what disturbs the machine disturbs all.
-//! A peer that cannot run here (no Python, no torch) is left out with its reason; ours must run.
+//! A contender that cannot run here (no Python, no torch) or fails is left out with its reason, and the figures of the
+//! others stay; a run in which ours fails has failed in the end.
 //!
 //! # Adding a benchmark
 //!

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::contender::{Contender, Program, Running};
 use super::figures::{Figures, Ratio, difference};
@@ -42,6 +42,9 @@ pub(crate) struct Measured {
 pub(crate) struct Standing {
     /// Who.
     pub(crate) contender: String,
+    /// Whether it must not be left out.
+    #[serde(skip)]
+    pub(crate) required: bool,
     /// Why there are no figures.
     pub(crate) left_out: Option<String>,
     /// Times in seconds.
@@ -53,27 +56,85 @@ pub(crate) struct Standing {
     pub(crate) memory: Memory,
     /// The same by the baseline's; `None` on a GPU, whose own memory it leaves out.
     pub(crate) memory_ratio: Option<MemoryRatio>,
-    /// The largest difference of its result from the baseline's, as a share of the baseline's largest value.
+    /// The largest difference of its result from the baseline's, as a share of the baseline's largest value; the text
+    /// `infinite` if one of them is not a number.
+    #[serde(serialize_with = "or_infinite")]
     pub(crate) difference: Option<f64>,
     /// Libraries and settings.
     pub(crate) versions: BTreeMap<String, String>,
 }
 
+/// JSON has no infinite numbers, and `null` is for what was not compared.
+// serde gives a reference to the field.
+#[allow(clippy::ref_option)]
+fn or_infinite<S: Serializer>(difference: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match difference {
+        Some(difference) if difference.is_infinite() => serializer.serialize_str("infinite"),
+        _ => difference.serialize(serializer),
+    }
+}
+
 /// A contender on its way.
 struct Taking<'a> {
     contender: &'a Contender,
+    /// Its process, or why it has none.
     state: Result<Running, String>,
+    /// What its turns told so far.
+    told: Told,
+}
+
+/// What the turns of a contender told.
+#[derive(Default)]
+struct Told {
     rounds: Vec<Vec<f64>>,
-    standing: Standing,
+    memory: Memory,
+    versions: BTreeMap<String, String>,
     outcome: Vec<f64>,
 }
 
+impl<'a> Taking<'a> {
+    fn start(contender: &'a Contender, options: &Options) -> Self {
+        let state = contender.start(options).map_err(|error| format!("{error:#}"));
+        Self { contender, state, told: Told::default() }
+    }
+
+    /// A turn, unless it has failed before; when it fails, nothing that it told counts.
+    fn attempt(&mut self, turn: impl FnOnce(&mut Running, &mut Told) -> Result<()>) {
+        let Ok(running) = &mut self.state else { return };
+        if let Err(error) = turn(running, &mut self.told) {
+            self.state = Err(format!("{error:#}"));
+            self.told = Told::default();
+        }
+    }
+
+    /// A turn that is timed.
+    fn time(&mut self, seconds: f64) {
+        self.attempt(|running, told| {
+            std::thread::sleep(PAUSE);
+            let turn = running.turn(seconds, None)?;
+            told.rounds.push(turn.seconds);
+            (told.memory, told.versions) = (turn.memory, turn.versions);
+            Ok(())
+        });
+    }
+
+    /// A turn that writes what the work computes to `path`.
+    fn compute(&mut self, path: &Path) {
+        self.attempt(|running, told| {
+            running.turn(0.0, Some(path))?;
+            told.outcome = read_outcome(path)?;
+            Ok(())
+        });
+    }
+}
+
 impl Comparison {
-    /// Lets all contenders take their turns, round after round.
+    /// Lets all contenders take their turns, round after round. One that fails is left out with its reason. On a GPU memory has no
+    /// ratio, because the GPU's own is not known.
     ///
     /// # Errors
-    /// If one of ours fails, at any time; or a peer after it was ready.
-    pub(crate) fn measure(&self, options: &Options) -> Result<Measured> {
+    /// If there is no place for results.
+    pub(crate) fn measure(&self, options: &Options, on_gpu: bool) -> Result<Measured> {
         let mut others = Vec::new();
         if let Some(path) = &options.against {
             let ours = self.contenders.iter().filter(|contender| contender.program == Program::Ours);
@@ -82,64 +143,49 @@ impl Comparison {
         let mut taking = Vec::new();
         for contender in self.contenders.iter().chain(&others) {
             tracing::info!("{}: {} makes ready", self.name, contender.label);
-            let state = contender.start(options);
-            let standing = Standing { contender: contender.label.clone(), ..Standing::default() };
-            let state = match (state, &contender.program) {
-                (Ok(running), _) => Ok(running),
-                (Err(error), Program::Peer(_)) => Err(format!("{error:#}")),
-                (Err(error), _) => return Err(error).with_context(|| self.place(&contender.label)),
-            };
-            taking.push(Taking { contender, state, rounds: Vec::new(), standing, outcome: Vec::new() });
+            taking.push(Taking::start(contender, options));
         }
         for round in 1..=options.rounds {
             tracing::info!("{}: round {round} of {}", self.name, options.rounds);
             for one in &mut taking {
-                let Ok(running) = &mut one.state else { continue };
-                std::thread::sleep(PAUSE);
-                let turn =
-                    running.turn(options.seconds, None).with_context(|| self.place(&one.contender.label))?;
-                one.rounds.push(turn.seconds);
-                one.standing.memory = turn.memory;
-                one.standing.versions = turn.versions;
+                one.time(options.seconds);
             }
         }
         let folder = tempfile::tempdir().context("can't make a folder for results")?;
         for (index, one) in taking.iter_mut().enumerate() {
-            let Ok(running) = &mut one.state else { continue };
-            let path = folder.path().join(format!("{index}.f64"));
-            running.turn(0.0, Some(&path)).with_context(|| self.place(&one.contender.label))?;
-            one.outcome = read_outcome(&path)?;
+            one.compute(&folder.path().join(format!("{index}.f64")));
         }
-        Ok(self.judge(taking, options.device_name()?.starts_with("cuda")))
+        Ok(self.judge(&taking, on_gpu))
     }
 
-    fn place(&self, label: &str) -> String {
-        format!("{}: {label}", self.name)
-    }
-
-    fn judge(&self, taking: Vec<Taking<'_>>, on_gpu: bool) -> Measured {
+    fn judge(&self, taking: &[Taking<'_>], on_gpu: bool) -> Measured {
         // Without the peer, another build is what there is to compare with.
-        let runs = |one: &&Taking<'_>| one.state.is_ok();
+        let mut runs = taking.iter().filter(|one| one.state.is_ok());
+        let is_build = |one: &&Taking<'_>| matches!(one.contender.program, Program::Build(_));
         let baseline =
-            taking.iter().filter(runs).find(|one| one.contender.label == self.baseline).or_else(|| {
-                taking.iter().filter(runs).find(|one| matches!(one.contender.program, Program::Build(_)))
-            });
-        let label = baseline.map(|baseline| baseline.contender.label.clone());
-        let base = baseline.map(|one| (one.rounds.clone(), one.outcome.clone(), one.standing.memory));
-        let standings = taking.into_iter().map(|one| {
-            let mut standing = one.standing;
-            standing.left_out = one.state.err();
-            standing.seconds = Figures::of(&one.rounds);
-            if let Some((rounds, outcome, memory)) =
-                base.as_ref().filter(|_| label.as_deref() != Some(standing.contender.as_str()))
-            {
-                standing.ratio = Ratio::of(&one.rounds, rounds);
-                standing.difference = difference(&one.outcome, outcome);
-                standing.memory_ratio = MemoryRatio::of(&standing.memory, memory).filter(|_| !on_gpu);
+            runs.clone().find(|one| one.contender.label == self.baseline).or_else(|| runs.find(is_build));
+        let standings = taking.iter().map(|one| {
+            let (contender, told) = (one.contender, &one.told);
+            let base = baseline.filter(|base| base.contender.label != contender.label).map(|base| &base.told);
+            Standing {
+                contender: contender.label.clone(),
+                required: contender.required,
+                left_out: one.state.as_ref().err().cloned(),
+                seconds: Figures::of(&told.rounds),
+                ratio: base.and_then(|base| Ratio::of(&told.rounds, &base.rounds)),
+                memory: told.memory,
+                memory_ratio: base
+                    .filter(|_| !on_gpu)
+                    .and_then(|base| MemoryRatio::of(&told.memory, &base.memory)),
+                difference: base.and_then(|base| difference(&told.outcome, &base.outcome)),
+                versions: told.versions.clone(),
             }
-            standing
         });
-        Measured { name: self.name.clone(), standings: standings.collect(), baseline: label }
+        Measured {
+            name: self.name.clone(),
+            standings: standings.collect(),
+            baseline: baseline.map(|baseline| baseline.contender.label.clone()),
+        }
     }
 }
 
@@ -150,4 +196,21 @@ fn read_outcome(path: &Path) -> Result<Vec<f64>> {
         bail!("{} is no list of f64", path.display());
     }
     Ok(values.iter().map(|value| f64::from_le_bytes(*value)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::Standing;
+
+    #[test]
+    fn a_result_that_is_no_number_is_told_from_one_that_was_not_compared() {
+        let written = |difference| {
+            let standing = Standing { difference, ..Standing::default() };
+            serde_json::to_value(standing).unwrap()["difference"].clone()
+        };
+        assert_eq!(written(Some(f64::INFINITY)), "infinite");
+        assert_eq!(written(Some(0.5)), 0.5);
+        assert!(written(None).is_null());
+    }
 }

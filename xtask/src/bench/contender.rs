@@ -20,6 +20,8 @@ pub(crate) struct Contender {
     pub(crate) program: Program,
     /// Its work.
     pub(crate) case: Value,
+    /// Whether a run in which it fails has failed.
+    pub(crate) required: bool,
 }
 
 /// What runs.
@@ -36,18 +38,24 @@ pub(crate) enum Program {
 impl Contender {
     /// This program.
     pub(crate) fn ours(label: impl Into<String>, case: &Case) -> Result<Self> {
-        Ok(Self { label: label.into(), program: Program::Ours, case: serde_json::to_value(case)? })
+        let case = serde_json::to_value(case)?;
+        Ok(Self { label: label.into(), program: Program::Ours, case, required: true })
+    }
+
+    /// This program doing the work by candle alone, which is left out where it fails.
+    pub(crate) fn candle(label: impl Into<String>, case: &Case) -> Result<Self> {
+        Ok(Self { required: false, ..Self::ours(label, case)? })
     }
 
     /// A script of `tests/peers`, which is left out where it cannot run.
     pub(crate) fn peer(label: impl Into<String>, script: &'static str, case: Value) -> Self {
-        Self { label: label.into(), program: Program::Peer(script), case }
+        Self { label: label.into(), program: Program::Peer(script), case, required: false }
     }
 
     /// The same work by another build of this program.
     pub(crate) fn in_build(&self, path: &Path) -> Self {
         let label = format!("{}, other build", self.label);
-        Self { label, program: Program::Build(path.to_owned()), case: self.case.clone() }
+        Self { label, program: Program::Build(path.to_owned()), ..self.clone() }
     }
 
     /// Starts its process and has it make its work ready.

@@ -91,7 +91,7 @@ impl Ops {
         let peer = "PyTorch f32";
         let contenders = vec![
             Contender::ours("ours f32", &case(Form::VitOps))?,
-            Contender::ours("candle f32", &case(Form::Candle))?,
+            Contender::candle("candle f32", &case(Form::Candle))?,
             Contender::peer(peer, SCRIPT, serde_json::to_value(case(Form::VitOps))?),
         ];
         Ok((Comparison { name: name.to_owned(), contenders, baseline: peer.to_owned() }, inputs))

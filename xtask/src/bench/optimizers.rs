@@ -117,7 +117,7 @@ impl Optimizers {
         };
         let mut contenders = vec![Contender::ours("ours f32", &case(Form::Optim))?];
         if rule == Rule::AdamW {
-            contenders.push(Contender::ours("candle f32", &case(Form::Candle))?);
+            contenders.push(Contender::candle("candle f32", &case(Form::Candle))?);
         }
         let peer = "PyTorch f32";
         let plain = serde_json::to_value(case(Form::Optim))?;

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the JSON to this file too, anew after each comparison.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json_file: Option<PathBuf>,
     /// Tiny sizes: whether everything runs, not how fast.
     #[arg(long)]
     pub(crate) smoke: bool,

@@ -1,8 +1,10 @@
 //! Figures as a table, or as JSON.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 use serde::Serialize;
@@ -17,46 +19,96 @@ use crate::say;
 struct Report {
     conditions: Conditions,
     comparisons: Vec<Measured>,
+    /// What failed that must not: one of ours, or what a whole comparison needs.
+    failures: Vec<String>,
 }
 
 /// Measures all comparisons that are wanted and prints the figures. `make` is called for one name after the other, so
-/// that only one comparison's inputs exist at a time.
+/// that only one comparison's inputs exist at a time. Figures are kept whatever else fails.
 ///
 /// # Errors
-/// If none is wanted, or one fails.
+/// If no comparison is wanted; at the end, if one failed or one of ours in it.
 pub(crate) fn report<T>(
     options: &Options,
     items: impl IntoIterator<Item = (String, T)>,
     make: impl Fn(&str, T) -> Result<(Comparison, tempfile::TempDir)>,
 ) -> Result<ExitCode> {
-    let items: Vec<(String, T)> = items.into_iter().collect();
-    let names: Vec<String> = items.iter().map(|(name, _)| name.clone()).collect();
-    let conditions = Conditions::here(options)?;
-    if !options.json {
-        say(&conditions.text())?;
-    }
-    let mut comparisons = Vec::new();
-    for (name, item) in items.into_iter().filter(|(name, _)| options.wants(name)) {
-        let (comparison, _inputs) = make(&name, item)?;
-        let measured = comparison.measure(options)?;
-        if !options.json {
-            say(&text(&measured))?;
-        }
-        comparisons.push(measured);
-    }
-    if comparisons.is_empty() {
+    let (wanted, others): (Vec<_>, Vec<_>) = items.into_iter().partition(|(name, _)| options.wants(name));
+    if wanted.is_empty() {
         let filter = options.filter.as_deref().unwrap_or_default();
+        let names: Vec<String> = others.into_iter().map(|(name, _)| name).collect();
         bail!("no comparison's name contains `{filter}`; there are: {}", names.join(", "));
     }
+    let mut report =
+        Report { conditions: Conditions::here(options)?, comparisons: Vec::new(), failures: Vec::new() };
+    report.write(options)?;
+    if !options.json {
+        say(&report.conditions.text())?;
+    }
+    let count = wanted.len();
+    for (number, (name, item)) in wanted.into_iter().enumerate() {
+        // If standard error is closed nobody waits for news.
+        writeln!(std::io::stderr(), "{} of {count}: {name}", number + 1).ok();
+        let measured = make(&name, item)
+            .and_then(|(comparison, _inputs)| comparison.measure(options, report.conditions.on_gpu()));
+        match measured {
+            Ok(measured) => {
+                if !options.json {
+                    say(&text(&measured))?;
+                }
+                report.add(measured);
+            }
+            Err(error) => report.failures.push(format!("{name}: {error:#}")),
+        }
+        report.write(options)?;
+    }
     if options.json {
-        say(&serde_json::to_string_pretty(&Report { conditions, comparisons })?)?;
+        say(&report.json()?)?;
     } else {
         say(&format!("\n{LEGEND}"))?;
-        if conditions.on_gpu() {
+        if report.conditions.on_gpu() {
             say(ON_GPU)?;
         }
+        say(&report.summary())?;
     }
+    ensure!(report.failures.is_empty(), "{}", report.failures.join("; "));
     Ok(ExitCode::SUCCESS)
+}
+
+impl Report {
+    fn add(&mut self, measured: Measured) {
+        let failed = measured.standings.iter().filter(|standing| standing.required);
+        self.failures.extend(failed.filter_map(|standing| {
+            let why = standing.left_out.as_ref()?;
+            Some(format!("{}: {}: {why}", measured.name, standing.contender))
+        }));
+        self.comparisons.push(measured);
+    }
+
+    fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// Writes what there is so far, where a file is wanted.
+    fn write(&self, options: &Options) -> Result<()> {
+        let Some(path) = &options.json_file else { return Ok(()) };
+        let partial = path.with_extension("tmp");
+        std::fs::write(&partial, self.json()? + "\n")
+            .and_then(|()| std::fs::rename(&partial, path))
+            .with_context(|| format!("can't write {}", path.display()))
+    }
+
+    /// One line: how many comparisons there are and who is missing in some.
+    fn summary(&self) -> String {
+        let standings = self.comparisons.iter().flat_map(|measured| &measured.standings);
+        let missing: BTreeSet<&str> = standings
+            .filter(|standing| standing.left_out.is_some())
+            .map(|standing| standing.contender.as_str())
+            .collect();
+        let missing = missing.into_iter().collect::<Vec<_>>().join("; ");
+        let missing = if missing.is_empty() { "nobody" } else { &missing };
+        format!("comparisons: {}; left out: {missing}", self.comparisons.len())
+    }
 }
 
 const HEADINGS: [&str; 11] = [
@@ -137,10 +189,54 @@ fn row(standing: &Standing) -> [String; HEADINGS.len()] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::comparison::{Measured, Standing};
+    #![allow(clippy::unwrap_used)]
+    use std::ffi::OsString;
+
+    use super::super::comparison::{Comparison, Measured, Standing};
+    use super::super::contender::Contender;
     use super::super::figures::{Figures, Ratio};
     use super::super::memory::{Memory, MemoryRatio};
-    use super::text;
+    use super::super::options::Options;
+    use super::{report, text};
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_comparison_that_fails_leaves_the_figures_of_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("figures.json");
+        let arguments = ["bench", "--rounds", "1", "--python", "no-such-python", "--json-file"];
+        let Arguments { options } = clap::Parser::parse_from(
+            arguments.into_iter().map(OsString::from).chain([file.clone().into_os_string()]),
+        );
+        let peer = Contender::peer("a peer", "bench_torch.py", serde_json::Value::Null);
+        let ours = Contender { required: true, label: "ours".to_owned(), ..peer.clone() };
+        let make = |name: &str, fails: bool| {
+            anyhow::ensure!(!fails, "no inputs");
+            // What is written so far is whole at any time.
+            let so_far: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+            assert!(so_far["conditions"]["date"].is_string(), "{so_far}");
+            let contenders =
+                if name == "third" { vec![peer.clone(), ours.clone()] } else { vec![peer.clone()] };
+            let comparison = Comparison { name: name.to_owned(), contenders, baseline: "a peer".to_owned() };
+            Ok((comparison, tempfile::tempdir()?))
+        };
+        let items = [("first", false), ("second", true), ("third", false)];
+        let items = items.map(|(name, fails)| (name.to_owned(), fails));
+        let message = report(&options, items, make).unwrap_err().to_string();
+        assert!(message.contains("second: no inputs; third: ours: can't start no-such-python"), "{message}");
+
+        let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let names: Vec<_> =
+            written["comparisons"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["first", "third"]);
+        assert_eq!(written["failures"].as_array().unwrap().len(), 2, "{written}");
+        assert!(written["comparisons"][0]["standings"][0]["left_out"].is_string(), "{written}");
+    }
 
     #[test]
     fn figures_ratios_and_reasons_are_shown() {
