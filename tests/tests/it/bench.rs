@@ -31,13 +31,21 @@ fn ours_alone(measured: &Value) {
             let (best, median) = (&standing["seconds"]["best"], &standing["seconds"]["median"]);
             assert!(best.as_f64().unwrap() > 0.0 && best.as_f64() <= median.as_f64(), "{standing}");
             assert!(standing["versions"]["allocator"].is_string(), "{standing}");
+            if cfg!(target_os = "linux") {
+                let [base, peak] = ["base_bytes", "peak_bytes"].map(|name| standing[name].as_u64().unwrap());
+                assert!(0 < base && base < peak, "{standing}");
+            }
         }
     }
 }
 
 #[test]
 fn a_backbone_is_measured() {
-    ours_alone(&measured(&["backbone"]));
+    let measured = measured(&["backbone", "--precision", "auto"]);
+    ours_alone(&measured);
+    // What it came to.
+    let precision = &measured["comparisons"][0]["standings"][0]["versions"]["precision"];
+    assert!(precision == "f32" || precision == "bf16x3", "{precision}");
 }
 
 #[test]
@@ -73,4 +81,23 @@ fn another_build_is_compared_with() {
     assert!(ours["ratio"]["best"].as_f64().unwrap() > 0.0, "{ours}");
     // The same program computes the same losses.
     assert_eq!(ours["difference"], 0.0);
+}
+
+#[test]
+fn a_build_that_is_not_there_fails_the_run_and_leaves_the_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("figures.json");
+    let mut bench = xtask();
+    bench.args(["bench", "train-step", "--smoke", "--rounds", "1", "--seconds", "0.001", "--threads", "1"]);
+    bench.args(["--python", "no-such-python", "--against", "no-such-build", "--json-file"]).arg(&file);
+    let output = bench.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("no-such-build"), "{told}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("base MiB") && table.contains("comparisons: 1; left out: PyTorch f32"), "{table}");
+    let written: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let standings = written["comparisons"][0]["standings"].as_array().unwrap();
+    assert!(standings[0]["seconds"]["best"].as_f64().unwrap() > 0.0, "{written:#}");
+    assert!(standings[2]["left_out"].as_str().unwrap().contains("no-such-build"), "{written:#}");
+    assert_eq!(written["failures"].as_array().unwrap().len(), 1, "{written:#}");
 }

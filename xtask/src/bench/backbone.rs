@@ -1,5 +1,6 @@
 //! `cargo xtask bench backbone`: a frozen network's forward pass.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -181,5 +182,9 @@ impl Work for Forward {
             self.iterate()?;
         }
         work::values(self.last.as_ref().context("no result")?)
+    }
+
+    fn versions(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("precision".to_owned(), self.vit.precision().to_string())])
     }
 }

@@ -111,7 +111,7 @@ struct Standing {
 impl GeneralAd {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let (device, found) = self.device.open()?;
-        let conditions = Conditions::of(num_cpus::get_physical(), found.to_string(), self.rounds, None);
+        let conditions = Conditions::of(rayon::current_num_threads(), found.to_string(), self.rounds, None);
         if !self.json {
             say(&conditions.text())?;
         }

@@ -1,5 +1,6 @@
 //! The options that all benchmarks share.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use benchmark::DeviceChoice;
@@ -13,7 +14,7 @@ pub(crate) struct Options {
     /// How long a turn lasts, in seconds; at least one iteration.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = positive)]
     pub(crate) seconds: f64,
-    /// Threads of each contender; if left out, as many as there are physical cores.
+    /// Threads of each contender; if left out, as many as there are physical cores that this process may use.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -42,7 +43,9 @@ pub(crate) struct Options {
 impl Options {
     /// Threads of each contender.
     pub(crate) fn threads(&self) -> usize {
-        self.threads.map_or_else(num_cpus::get_physical, usize::from)
+        // Cores may be withheld by affinity or a control group, which only the second heeds.
+        let allowed = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.threads.map_or_else(|| num_cpus::get_physical().min(allowed()), usize::from)
     }
 
     /// The device's name for cases, `cpu` or `cuda:N`.
