@@ -256,7 +256,15 @@ def libraries(_):
 
 
 def versions():
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return {
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "tf32": "on" if tf32 else "off",
+    }
 
 
+# f32 is f32 on a GPU too, as the program's own contenders have it: convolutions would use TF32.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
 contender.serve(prepare, versions, libraries)
