@@ -11,9 +11,11 @@ import sys
 import time
 
 
-def serve(prepare, versions, libraries=None):
-    """Takes turns. `libraries(case)` loads what only comes with its first use; `prepare(case)` makes a case ready and returns `(iterate, outcome)`: `iterate()` does the work once, to
-    its end, and `outcome()` returns its result as a flat sequence of floats. `versions()` returns a dictionary of strings."""
+def serve(prepare, versions, libraries=None, weighed=True):
+    """Takes turns. `libraries(case)` loads what only comes with its first use; `prepare(case)` makes a case ready and
+    returns `(iterate, outcome)`: `iterate()` does the work once, to its end, and `outcome()` returns its result as a flat
+    sequence of floats. `versions()` returns a dictionary of strings. Without `weighed` no memory is told: that of a process
+    whose work is done by others."""
     case = iterate = outcome = base = None
     loading_peak = 0
     for line in sys.stdin:
@@ -42,8 +44,9 @@ def serve(prepare, versions, libraries=None):
                     seconds.append(time.perf_counter() - before)
             running = memory("VmHWM")
             peak = None if running is None else max(running, loading_peak)
-            reply = {"seconds": seconds, "base_bytes": base, "peak_bytes": peak, "running_bytes": running}
-            reply["versions"] = versions()
+            reply = {"seconds": seconds, "versions": versions()}
+            if weighed:
+                reply |= {"base_bytes": base, "peak_bytes": peak, "running_bytes": running}
         except Exception as error:  # whatever it is, the one who asked shows it
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), flush=True)

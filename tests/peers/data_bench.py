@@ -52,9 +52,10 @@ def versions():
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "pillow": PIL.__version__,
+        "memory": "not measured, its workers are processes of their own",
     }
 
 
 # Each worker has one core's worth of work; more threads in each would only get in each other's way.
 torch.set_num_threads(1)
-contender.serve(prepare, versions)
+contender.serve(prepare, versions, weighed=False)
