@@ -4,7 +4,8 @@
 //! enough to compile and link. A driver can't be had that way, so the linker gets a `libcuda.so` in which every function
 //! says that there is no device: with it on `LD_LIBRARY_PATH` the program even starts, and finds no GPU.
 
-use std::collections::BTreeSet;
+mod stubs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::{CargoOpt, MetadataCommand};
 
 use crate::say;
+use stubs::{write_driver_stub, write_slim_nvcc};
 
 /// Assemble a CUDA toolkit from Python wheels and write the environment to build with it.
 ///
@@ -58,9 +60,6 @@ const CUDARC_VERSION: &str = "13000";
 
 /// Names the wheels that a folder was made from.
 const CONTENTS: &str = "contents.txt";
-
-/// Stands in for nvcc and leaves out kernels, see the file.
-const SLIM_NVCC: &str = include_str!("../templates/cuda/slim-nvcc.sh");
 
 impl CudaToolkit {
     /// Makes the toolkit if it is not there, and prints the environment.
@@ -297,64 +296,6 @@ fn finish_layout(_: &Path) -> Result<()> {
     bail!("cuda-toolkit lays out Linux wheels")
 }
 
-/// The names that follow `fn ` in a Rust source.
-fn functions_in(source: &str) -> BTreeSet<&str> {
-    let name =
-        |rest: &'_ str| rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-    source.split("fn ").skip(1).map(|rest| &rest[..name(rest)]).filter(|name| !name.is_empty()).collect()
-}
-
-/// A `libcuda.so` whose functions, all that cudarc calls, return 100: no device.
-fn write_driver_stub(dir: &Path, bindings: &Path) -> Result<()> {
-    let source = std::fs::read_to_string(bindings)
-        .with_context(|| format!("can't read cudarc's bindings, {}", bindings.display()))?;
-    let is_driver_function = |name: &&str| {
-        name.strip_prefix("cu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
-    };
-    let functions: Vec<&str> = functions_in(&source).into_iter().filter(is_driver_function).collect();
-    ensure!(functions.contains(&"cuInit"), "{} names no function cuInit", bindings.display());
-    let about =
-        "/* Every function of the driver, on a machine without GPU: 100 is CUDA_ERROR_NO_DEVICE. */\n";
-    let mut code = vec![about.to_owned()];
-    code.extend(functions.iter().map(|function| format!("int {function}(void) {{ return 100; }}\n")));
-    let code = code.concat();
-    let (file, library) = (dir.join("libcuda.c"), dir.join("libcuda.so"));
-    let unchanged = library.exists() && std::fs::read_to_string(&file).is_ok_and(|old| old == code);
-    if unchanged {
-        return Ok(());
-    }
-    write(&file, &code)?;
-    run(Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-w", "-fno-builtin", "-Wl,-soname,libcuda.so.1", "-o"])
-        .args([&library, &file]))
-    .context("the stub of libcuda needs a C compiler called `cc`")?;
-    let alias = dir.join("libcuda.so.1");
-    if !alias.exists() {
-        std::fs::hard_link(&library, &alias).with_context(|| format!("can't link {}", alias.display()))?;
-    }
-    Ok(())
-}
-
-/// The program that stands in for nvcc, and the functions it puts in place of those left out.
-fn write_slim_nvcc(dir: &Path, interface: &Path) -> Result<()> {
-    let source = std::fs::read_to_string(interface)
-        .with_context(|| format!("can't read candle's interface to its kernels, {}", interface.display()))?;
-    let functions = functions_in(&source);
-    ensure!(!functions.is_empty(), "{} names no function", interface.display());
-    let about = "#include <stdio.h>\n#include <stdlib.h>\n\
-         static int left_out(const char *name) {\n    \
-         fprintf(stderr, \"%s: this program was built without kernels for quantised and mixture-of-experts \
-         products (cargo xtask cuda-toolkit --all-kernels has them)\\n\", name);\n    abort();\n}\n";
-    let mut code = vec![about.to_owned()];
-    let stub = |function: &&str| format!("int {function}(void) {{ return left_out(\"{function}\"); }}\n");
-    code.extend(functions.iter().map(stub));
-    let code = code.concat();
-    write(&dir.join("left-out.c"), &code)?;
-    let program = dir.join("nvcc");
-    write(&program, SLIM_NVCC)?;
-    make_executable(&program)
-}
-
 /// Lets everybody run a file.
 ///
 /// # Errors
@@ -378,13 +319,7 @@ pub(crate) fn make_executable(_: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Ready, WHEELS, functions_in, install};
-
-    #[test]
-    fn functions_are_found_by_their_names() {
-        let source = "pub unsafe fn cuInit(flags: u32);\nfn cuMemAlloc_v2<T>();// fn \n";
-        assert_eq!(functions_in(source).into_iter().collect::<Vec<_>>(), ["cuInit", "cuMemAlloc_v2"]);
-    }
+    use super::{Ready, WHEELS, install};
 
     #[test]
     fn the_wheels_are_of_one_cuda() {
