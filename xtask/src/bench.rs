@@ -41,6 +41,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 pub(crate) use child::run_child;
+pub(crate) use conditions::COMMIT_FILE;
 
 /// Measure speed and memory, beside PyTorch where Python has it, alternating in one run.
 #[derive(Debug, clap::Args)]

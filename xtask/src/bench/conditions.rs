@@ -18,6 +18,9 @@ const FEATURES: [&str; 10] = [
     "amx_bf16",
 ];
 
+/// Beside a program that left its sources: the commit it was built from.
+pub(crate) const COMMIT_FILE: &str = "commit.txt";
+
 /// The machine and the settings.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Conditions {
@@ -35,6 +38,8 @@ pub(crate) struct Conditions {
     pub(crate) threads: usize,
     /// Where the work was done.
     pub(crate) device: String,
+    /// The machine's GPUs with their drivers, if the work was done on one and `nvidia-smi` tells.
+    pub(crate) gpus: Vec<String>,
     /// How many times each contender took its turn.
     pub(crate) rounds: u16,
     /// How long a turn lasted, in seconds; `None` where it was one whole piece of work.
@@ -54,11 +59,12 @@ impl Conditions {
         let (processor, features) = described_by(&described);
         Self {
             date: time::OffsetDateTime::now_utc().date().to_string(),
-            commit: crate::reproduce::commit(&crate::reproduce::root()),
+            commit: carried_commit().or_else(|| crate::reproduce::commit(&crate::reproduce::root())),
             processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             features,
             cores: num_cpus::get_physical(),
             threads,
+            gpus: if is_gpu(&device) { gpus() } else { Vec::new() },
             device,
             rounds,
             turn_seconds,
@@ -67,13 +73,13 @@ impl Conditions {
 
     /// Whether the work was done on a GPU.
     pub(crate) fn on_gpu(&self) -> bool {
-        self.device.starts_with("cuda")
+        is_gpu(&self.device)
     }
 
-    /// In two lines.
+    /// In two lines, and one for each GPU.
     pub(crate) fn text(&self) -> String {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        format!(
+        let text = format!(
             "{} ({}; {}), {} each, device {}\n{}, commit {}, {}{}",
             self.processor,
             plural(self.cores, "core"),
@@ -84,8 +90,28 @@ impl Conditions {
             self.commit.as_deref().unwrap_or("unknown"),
             plural(usize::from(self.rounds), "round"),
             self.turn_seconds.map_or_else(String::new, |seconds| format!(" of {seconds} s")),
-        )
+        );
+        self.gpus.iter().fold(text, |text, gpu| text + "\nGPU " + gpu)
     }
+}
+
+fn is_gpu(device: &str) -> bool {
+    device.starts_with("cuda")
+}
+
+/// What [`COMMIT_FILE`] says.
+fn carried_commit() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let commit = std::fs::read_to_string(program.with_file_name(COMMIT_FILE)).ok()?;
+    Some(commit.trim().to_owned())
+}
+
+/// A line for each GPU: number, name, driver.
+fn gpus() -> Vec<String> {
+    let mut command = std::process::Command::new("nvidia-smi");
+    let output = command.args(["--query-gpu=index,name,driver_version", "--format=csv,noheader"]).output();
+    let told = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    String::from_utf8_lossy(&told.unwrap_or_default()).lines().map(str::to_owned).collect()
 }
 
 /// Name and features out of the text of `/proc/cpuinfo`.

@@ -65,7 +65,7 @@ impl Contender {
             Program::Build(path) => own(path),
             Program::Peer(script) => {
                 let mut command = Command::new(&options.python);
-                command.arg(crate::reproduce::root().join("tests/peers").join(script));
+                command.arg(script_path(&folders_of_scripts()?, script)?);
                 command
             }
         };
@@ -86,6 +86,21 @@ impl Contender {
         running.turn(0.0, None)?;
         Ok(running)
     }
+}
+
+/// Where the peers' scripts may be: `peers` beside the program, as a bundle has them, or the sources.
+fn folders_of_scripts() -> Result<[PathBuf; 2]> {
+    let program = std::env::current_exe().context("this program's path")?;
+    Ok([program.with_file_name("peers"), crate::reproduce::root().join("tests/peers")])
+}
+
+fn script_path(folders: &[PathBuf], script: &str) -> Result<PathBuf> {
+    let places: Vec<PathBuf> = folders.iter().map(|folder| folder.join(script)).collect();
+    let Some(found) = places.iter().find(|place| place.is_file()) else {
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        bail!("no script at {}", places.join(" or "));
+    };
+    Ok(found.clone())
 }
 
 fn own(program: &Path) -> Command {
@@ -135,5 +150,24 @@ impl Drop for Running {
         drop(self.stdin.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::script_path;
+
+    #[test]
+    fn scripts_beside_the_program_come_first_and_missing_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = ["beside", "sources"].map(|name| folder.path().join(name));
+        let message = script_path(&folders, "bench.py").unwrap_err().to_string();
+        assert!(message.starts_with("no script at ") && message.contains("beside/bench.py or "), "{message}");
+        for place in folders.iter().rev() {
+            std::fs::create_dir(place).unwrap();
+            std::fs::write(place.join("bench.py"), "").unwrap();
+            assert_eq!(script_path(&folders, "bench.py").unwrap(), place.join("bench.py"));
+        }
     }
 }
