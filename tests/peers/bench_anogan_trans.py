@@ -7,35 +7,16 @@ order of the public code, which passes images through the discriminator five tim
 twice.
 """
 
-import json
 import pathlib
-import sys
 
-import contender
+# Before torch: it answers where that is missing.
+import torch_contender
+from torch_contender import read_tensors
 
-try:
-    import torch
-    import torch.nn.functional as F
-except ImportError as error:
-    contender.refuse(f"{sys.executable} has no torch ({error})")
-    sys.exit()
+import torch
+import torch.nn.functional as F
 
 HEADS, WINDOW, DEPTH = 4, 2, 3
-
-
-def read_tensors(path):
-    """The f32 tensors of a safetensors file, copied out of it; those of other types are left out."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        start = file.tell()
-        tensors = {}
-        for name, entry in header.items():
-            if name != "__metadata__" and entry["dtype"] == "F32":
-                begin, end = entry["data_offsets"]
-                file.seek(start + begin)
-                values = torch.frombuffer(bytearray(file.read(end - begin)), dtype=torch.float32)
-                tensors[name] = values.reshape(entry["shape"]).clone()
-    return tensors
 
 
 class Windows:
@@ -250,21 +231,4 @@ def prepare(case):
     return step, lambda: losses
 
 
-def libraries(_):
-    # The first optimiser imports torch._dynamo, 150 MiB.
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
-
-
-def versions():
-    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    return {
-        "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-        "tf32": "on" if tf32 else "off",
-    }
-
-
-# f32 is f32 on a GPU too, as the program's own contenders have it: convolutions would use TF32.
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cuda.matmul.allow_tf32 = False
-contender.serve(prepare, versions, libraries)
+torch_contender.serve(prepare, lambda _: torch_contender.load_optimizers())

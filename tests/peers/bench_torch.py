@@ -5,38 +5,13 @@ Started by the command when Python has torch (`--python PATH`); see `contender.p
 """
 
 import pathlib
-import sys
 
-import contender
+# Before torch: it answers where that is missing.
+import torch_contender
+from torch_contender import read_tensors
 
-try:
-    import torch
-    import torch.nn.functional as F
-except ImportError as error:
-    contender.refuse(f"{sys.executable} has no torch ({error})")
-    sys.exit()
-
-
-def read_tensors(path):
-    """The f32 tensors of a safetensors file, copied out of it."""
-    import json
-
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        tensors = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                # In the file's order, each straight into its own memory: the peak is that of the tensors.
-                tensors[name] = (begin, end - begin, entry["shape"])
-        start = file.tell()
-        for name, (begin, length, shape) in sorted(tensors.items(), key=lambda item: item[1][0]):
-            file.seek(start + begin)
-            values = torch.empty(shape, dtype=torch.float32)
-            if length:
-                file.readinto(memoryview(values.view(-1).numpy()).cast("B"))
-            tensors[name] = values
-    return tensors
+import torch
+import torch.nn.functional as F
 
 
 class Attention(torch.nn.Module):
@@ -290,20 +265,7 @@ def prepare(case):
 
 def libraries(case):
     if "train_step" in case or "optimizers" in case:
-        # The first optimiser imports torch._dynamo, 150 MiB.
-        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+        torch_contender.load_optimizers()
 
 
-def versions():
-    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    return {
-        "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-        "tf32": "on" if tf32 else "off",
-    }
-
-
-# f32 is f32 on a GPU too, as the program's own contenders have it: convolutions would use TF32.
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cuda.matmul.allow_tf32 = False
-contender.serve(prepare, versions, libraries)
+torch_contender.serve(prepare, libraries)

@@ -83,26 +83,18 @@ def adeval_thresholds(task, maps, masks):
     return lambda count: calculate_au_pro(list(masks[:count]), list(maps[:count]), LIMIT, 100)[0]
 
 
+# What makes each tool's call, its packages, and what that imports.
 TOOLS = {
-    "scikit-learn": (scikit_learn, ["scikit-learn"]),
-    "torchmetrics": (torchmetrics, ["torchmetrics", "torch"]),
-    "anomalib": (anomalib, ["anomalib", "torch"]),
-    "adeval-bins": (adeval_bins, ["adeval"]),
-    "adeval-thresholds": (adeval_thresholds, ["adeval"]),
-}
-
-# What their functions import.
-MODULES = {
-    "scikit-learn": ["sklearn.metrics"],
-    "torchmetrics": ["torchmetrics.functional.classification"],
-    "anomalib": ["anomalib.metrics.aupro"],
-    "adeval-bins": ["adeval"],
-    "adeval-thresholds": ["adeval.au_pro"],
+    "scikit-learn": (scikit_learn, ["scikit-learn"], "sklearn.metrics"),
+    "torchmetrics": (torchmetrics, ["torchmetrics", "torch"], "torchmetrics.functional.classification"),
+    "anomalib": (anomalib, ["anomalib", "torch"], "anomalib.metrics.aupro"),
+    "adeval-bins": (adeval_bins, ["adeval"], "adeval"),
+    "adeval-thresholds": (adeval_thresholds, ["adeval"], "adeval.au_pro"),
 }
 
 
 def prepare(case):
-    make, packages = TOOLS[case["tool"]]
+    make, packages, _ = TOOLS[case["tool"]]
     used[:] = ["numpy", *packages]
     maps, masks = load(case["inputs"])
     call = make(case["task"], maps, masks)
@@ -118,7 +110,7 @@ def prepare(case):
 
 
 def libraries(case):
-    for module in ["numpy", *MODULES[case["tool"]]]:
+    for module in ["numpy", TOOLS[case["tool"]][2]]:
         importlib.import_module(module)
 
 

@@ -29,8 +29,8 @@ pub struct AttentionOptions<'a> {
     pub heads: usize,
     /// What the products of queries and keys are multiplied by; `1 / sqrt(d)`, d the width of a head, if left out.
     pub scale: Option<f64>,
-    /// Added to the scaled products; broadcast to `(B, H, N, N)`. Finite: of keys that all have a bias of minus
-    /// infinity or a mask of 0, nothing is promised.
+    /// Added to the scaled products; broadcast to `(B, H, N, N)`. What a query attends to whose
+    /// allowed keys all have a bias of minus infinity is undefined.
     pub bias: Option<&'a Tensor>,
     /// Which key (last axis) a query (axis before) may attend to: not 0 = it may; broadcast to `(B, H, N, N)`. A
     /// query without any key attends to all of them evenly.

@@ -2,9 +2,9 @@
 //!
 //! candle has most of them, but some of its forms drop the gradient without a word (layer norm with bias, softmax
 //! over the last axis), use the tanh form of GELU, or refuse to go backward (bilinear upsampling). Code built on this
-//! crate meets none of that: every operation here is differentiable in every floating-point input, accepts strided
-//! input, and works in f32 as in f64 (finite differences in f64 are how the tests check the gradients). The page
-//! [`candle_traps`] lists the places, and what to use there.
+//! crate meets none of that: every operation here is differentiable in every floating-point input (but for targets and
+//! tables that it calls constant), accepts strided input, and works in f32 as in f64 (finite differences in f64 are how
+//! the tests check the gradients). The page [`candle_traps`] lists the places, and what to use there.
 //!
 //! Plain tensors keep no graph: inference costs the memory of its results. On the host, normalisation, softmax, gates,
 //! residuals, rotary positions and attention have kernels of their own, forward and backward, for the vector

@@ -129,8 +129,8 @@ impl<'a> Taking<'a> {
 }
 
 impl Comparison {
-    /// Lets all contenders take their turns, round after round. One that fails is left out with its reason. On a GPU memory has no
-    /// ratio, because the GPU's own is not known.
+    /// Lets all contenders take their turns, round after round. One that fails is left out with its reason. On a GPU
+    /// memory has no ratio, because the GPU's own is not known.
     ///
     /// # Errors
     /// If there is no place for results.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 use serde::Serialize;
@@ -92,10 +92,8 @@ impl Report {
     /// Writes what there is so far, where a file is wanted.
     fn write(&self, options: &Options) -> Result<()> {
         let Some(path) = &options.json_file else { return Ok(()) };
-        let partial = path.with_extension("tmp");
-        std::fs::write(&partial, self.json()? + "\n")
-            .and_then(|()| std::fs::rename(&partial, path))
-            .with_context(|| format!("can't write {}", path.display()))
+        anomaly_core::write_atomic(path, (self.json()? + "\n").as_bytes())?;
+        Ok(())
     }
 
     /// One line: how many comparisons there are and who is missing in some.

@@ -17,7 +17,7 @@ const ARCHIVE: &str = "payload.tar.xz";
 const LARGEST_BUNDLE: u64 = 60_000_000;
 
 /// The scripts that the script's benchmarks start.
-const PEERS: [&str; 2] = ["contender.py", "bench_torch.py"];
+const PEERS: [&str; 3] = ["contender.py", "torch_contender.py", "bench_torch.py"];
 
 /// A bundle that can be made: its folder is free and there are cases.
 #[derive(Debug)]
